@@ -1,0 +1,1 @@
+# its presence puts code/ on the import path, wherever pytest is started from

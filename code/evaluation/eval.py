@@ -1,0 +1,163 @@
+"""The one loop: announce run, question and request to the drafter, run the paradigm, write a question's records.
+
+Joins both sides: `model` decodes, the rest of `evaluation` asks, records and counts.
+"""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from evaluation.paradigms import Answer, Message
+from evaluation.progress import Progress
+from evaluation.prompting import answer_of, prompt_ids
+from evaluation.records import Record, run_lengths
+from evaluation.tasks import Question
+from evaluation.writer import RecordWriter
+from model.checkpoint import Loaded
+from model.draft import Drafter, Request
+from model.engine.decode import Generation, Sequence, check, generate
+from model.errors import UserError
+
+WARMUP_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the records are a function of, beside model, questions and the drafter's own options."""
+
+    method: str
+    paradigm: str
+    model_id: str
+    temperature: float
+    max_new_tokens: int
+    seed: int
+    num_choices: int
+    memory_scope: str
+    thinking_budget: float | None
+    max_nodes: int
+    warmup: int
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass
+class Run:
+    """A drafter on a target under a paradigm, ready to answer questions."""
+
+    settings: Settings
+    loaded: Loaded
+    drafter: Drafter
+    paradigm: ModuleType
+    paradigm_config: Any
+
+    @property
+    def generations(self) -> int:
+        """Records a question yields."""
+        return self.settings.num_choices * len(self.paradigm.generations(self.paradigm_config))
+
+    def request(self, question: Question, messages: list[Message], choice: int, sample: int, round: int) -> Request:
+        """The request of one generation."""
+        s, loaded = self.settings, self.loaded
+        forcing = None
+        if s.thinking_budget is not None:
+            forcing = loaded.family.forcing(loaded.tokenizer, int(s.thinking_budget * s.max_new_tokens))
+        return Request(prompt_ids(loaded.tokenizer, messages), s.max_new_tokens, s.temperature, s.top_k, s.top_p,
+                       s.seed, question.id, choice, sample, round, loaded.stop_ids, forcing)
+
+    def check(self, questions: list[Question]) -> None:
+        """Refuse, before anything is written, a question that does not fit the model's context."""
+        for question in questions:
+            check(self.loaded.target, self.request(question, [{"role": "user", "content": question.text}], 0, 0, 0))
+
+    def answer(self, question: Question, on_generation: Callable[[str], None], on_step: Callable[[Sequence], None],
+               ) -> list[Record]:
+        """All generations of one question."""
+        self.drafter.enter("question", question.id)
+        records: list[Record] = []
+        for choice in range(self.settings.num_choices):
+
+            def ask(messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
+                on_generation(f"{question.id} s{sample} r{round}")
+                record, answer = self._generate(question, messages, choice, sample, round, on_step)
+                records.append(record)
+                return answer
+
+            self.paradigm.run(question.text, ask, self.paradigm_config)
+        return records
+
+    def _generate(self, question: Question, messages: list[Message], choice: int, sample: int, round: int,
+                  on_step: Callable[[Sequence], None]) -> tuple[Record, Answer]:
+        request = self.request(question, messages, choice, sample, round)
+        self.drafter.enter("request", f"{question.id}/{choice}/{sample}/{round}")
+        _reset_peak(self.loaded.target.device)
+        try:
+            result = generate(self.loaded.target, self.drafter, request, self.settings.max_nodes, on_step)
+        except UserError:
+            raise
+        except Exception as error:
+            # recorded as failed, without numbers; the drafter may be half-way, so it starts afresh
+            self.drafter.enter("run", "after a failure")
+            return self._record(question, request, None, "", f"{type(error).__name__}: {error}"), Answer("", None)
+        answer = answer_of(self.loaded.tokenizer, self.loaded.family, result.output_ids, request.stop_ids)
+        return self._record(question, request, result, answer.text, ""), answer
+
+    def _record(self, question: Question, request: Request, result: Generation | None, text: str,
+                error: str) -> Record:
+        s, times = self.settings, result.times if result else None
+        prompt = ",".join(map(str, request.prompt_ids)).encode()
+        return Record(
+            question_id=question.id, category=question.category, paradigm=s.paradigm, choice=request.choice,
+            sample=request.sample, round=request.round, seed=s.seed, method=s.method, temperature=s.temperature,
+            memory_scope=self.drafter.scope, model_id=s.model_id, answer_id=uuid.uuid4().hex,
+            prompt_tokens=len(request.prompt_ids), prompt_hash=hashlib.sha256(prompt).hexdigest()[:16],
+            finish_reason=result.finish_reason if result else "failed",
+            output_ids=result.output_ids if result else [], text=text,
+            new_tokens=len(result.output_ids) if result else None,
+            forced_tokens=result.forced_tokens if result else None,
+            accept_lengths=result.accept_lengths if result else [],
+            draft_lengths=result.draft_lengths if result else [],
+            draft_source=run_lengths(result.sources) if result else [],
+            prefill_time=times and times.prefill, wall_time=times and times.wall, draft_time=times and times.draft,
+            verify_time=times and times.verify, accept_time=times and times.accept, other_time=times and times.other,
+            peak_memory=_peak(self.loaded.target.device) if result else None, error=error, tstamp=time.time())
+
+
+def run_questions(run: Run, questions: list[Question], writer: RecordWriter, progress: Progress) -> None:
+    """Warm up, forget what that taught, then answer every question that is not done."""
+    todo = [q for q in questions if q.id not in writer.done]
+    if todo and run.settings.warmup:
+        warm_up(run, todo[0], progress)
+    run.drafter.enter("run", run.settings.model_id)
+    for question in todo:
+        writer.append(run.answer(question, progress.generation, progress.step))
+        progress.question_done()
+
+
+def warm_up(run: Run, question: Question, progress: Progress) -> None:
+    """Run a question with short generations and record nothing: kernels, allocators, lazily built tables."""
+    short = replace(run, settings=replace(run.settings, max_new_tokens=min(WARMUP_TOKENS, run.settings.max_new_tokens)))
+    for _ in range(run.settings.warmup):
+        run.drafter.enter("run", "warm-up")
+        short.answer(question, lambda what: progress.generation(f"warm-up {what}"), progress.step)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> int | None:
+    """Bytes: of the accelerator since the generation began; on a CPU the process's peak so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,123 @@
+"""Run one method over a benchmark's questions and record every generation.
+
+    python -m evaluation.inference --method pld --model-path mini --paradigm best_of_n --temperature 0.6
+
+Knows the order of things (flags, questions, model, drafter, records) and leaves each to its module.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation import manifest, paradigms, tasks
+from evaluation.cli import (
+    ALIASES,
+    Parser,
+    base_parser,
+    check_numbers,
+    chosen_paradigm,
+    config_from,
+    device_and_dtype,
+    thinking_budget,
+)
+from evaluation.errors import guarded
+from evaluation.eval import Run, Settings, run_questions
+from evaluation.progress import Progress
+from evaluation.tasks import DATA, Question
+from evaluation.writer import RecordWriter
+from model import checkpoint, draft
+from model.errors import UserError
+
+
+def parse(argv: list[str], method: str | None = None) -> argparse.Namespace:
+    """Flags in two passes: the method first, then everything with the method's options."""
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", default=method)
+    known, rest = first.parse_known_args(argv)
+    if known.method is None and not {"-h", "--help"} & set(rest):
+        raise UserError(f"which method? give --method NAME, one of: {', '.join(draft.names())}")
+    name = ALIASES.get(known.method, known.method)
+    parser = base_parser(name)
+    parser.add_argument("--method", default=name, help=f"one of {', '.join(draft.names())}, sam[METHOD]")
+    args = parser.parse_args(rest)
+    args.method = name
+    return args
+
+
+def select(questions: list[Question], args: argparse.Namespace) -> list[Question]:
+    """The slice asked for."""
+    chosen = questions[args.question_begin:args.question_end]
+    if not chosen:
+        raise UserError(f"--question-begin {args.question_begin} --question-end {args.question_end} leaves none of the"
+                        f" {len(questions)} questions")
+    return chosen
+
+
+def model_id(args: argparse.Namespace) -> str:
+    """The run's name: given, or model, method, temperature."""
+    return args.model_id or f"{Path(args.model_path).name}-{args.method}-temperature-{args.temperature:g}"
+
+
+def answer_file(args: argparse.Namespace, paradigm: str, name: str) -> Path:
+    """Where the records go."""
+    if args.answer_file:
+        return Path(args.answer_file)
+    folder = "model_answer_BON" if paradigm == "best_of_n" else "model_answer"
+    return DATA / args.bench_name / folder / f"{name}.jsonl"
+
+
+def build_run(args: argparse.Namespace, questions: list[Question]) -> tuple[Run, dict[str, Any]]:
+    """Load model and drafter; returns the run and the settings its records depend on."""
+    paradigm_name = chosen_paradigm(args)
+    paradigm = paradigms.load(paradigm_name)
+    paradigm_config = config_from(paradigm.Config, args)
+    budget = thinking_budget(args.thinking_budget)
+    device, dtype = device_and_dtype(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    options = {f.name: getattr(args, f.name) for t in draft.config_types(args.method) for f in dataclasses.fields(t)}
+    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map)
+    drafter = draft.load(args.method, loaded.target, options)
+    if args.memory_scope:
+        drafter.scope = args.memory_scope
+    settings = Settings(args.method, paradigm_name, model_id(args), args.temperature, args.max_new_tokens, args.seed,
+                        args.num_choices, drafter.scope, budget, args.max_nodes, args.warmup, args.sampling_top_k,
+                        args.sampling_top_p)
+    run = Run(settings, loaded, drafter, paradigm, paradigm_config)
+    run.check(questions)
+    return run, {**dataclasses.asdict(settings), "options": options, "paradigm_options": dataclasses.asdict(paradigm_config),
+                 "dtype": dtype, "family": loaded.family.name, "bench": args.bench_name}
+
+
+def main_for(method: str | None = None, argv: list[str] | None = None) -> int:
+    """The whole program; launchers of one method pass its name."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv, method)
+    check_numbers(args)
+    _, questions = tasks.load(args.bench_name, args.question_file)
+    questions = select(questions, args)
+    run, settings = build_run(args, questions)
+    path = answer_file(args, run.settings.paradigm, run.settings.model_id)
+    book = manifest.build(settings, argv, run.loaded.target, questions)
+    with RecordWriter(path, book, run.generations) as writer:
+        for notice in writer.notices:
+            print(notice)
+        done = sum(q.id in writer.done for q in questions)
+        if done:
+            print(f"{path}: {done} of {len(questions)} questions are done already")
+        label = f"{args.method} {run.settings.paradigm} T={args.temperature:g}"
+        progress = Progress(label, len(questions), done)
+        try:
+            run_questions(run, questions, writer, progress)
+        finally:
+            progress.close()
+    print(f"records: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main_for)()

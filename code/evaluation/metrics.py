@@ -1,0 +1,119 @@
+"""Numbers from records: pure functions, each defined once.
+
+Read side: no torch, no models. Times in seconds, speeds in tokens a second.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from evaluation.records import Record
+
+DEFINITIONS = """\
+tokens/s   tokens emitted / wall time, prefill included, tokenisation not: totals over all generations
+speed-up   ratio of totals: (tokens / seconds of the method) / (tokens / seconds of vanilla) on the same questions;
+           in brackets the 95 % interval of a percentile bootstrap over questions (2,000 resamples, paired;
+           Efron and Tibshirani 1993, ch. 13); `mean` is the mean over questions of each question's own ratio
+MAT        mean accepted tokens: tokens emitted / target forwards, the bonus token included, the prefill not
+drafted    candidate nodes a step, the root not counted
+cost       step cost, MAT / speed-up: what a step costs in vanilla steps
+draft, verify, other   shares of wall time; other is prefill, accepting and the loop"""
+
+
+@dataclass(frozen=True)
+class Total:
+    """What a question cost a method, over all its generations."""
+
+    tokens: int
+    seconds: float
+
+
+def finished(records: Iterable[Record]) -> list[Record]:
+    """Records that carry numbers: all but the failed."""
+    return [r for r in records if not r.failed]
+
+
+def by_question(records: Iterable[Record]) -> dict[str, Total]:
+    """Totals of every question all of whose generations have numbers."""
+    tokens: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    broken = set()
+    for r in records:
+        if r.failed:
+            broken.add(r.question_id)
+            continue
+        tokens[r.question_id] += r.new_tokens
+        seconds[r.question_id] += r.wall_time
+    return {q: Total(tokens[q], seconds[q]) for q in tokens if q not in broken}
+
+
+def speed(totals: dict[str, Total]) -> float:
+    """Tokens a second over all questions."""
+    return sum(t.tokens for t in totals.values()) / sum(t.seconds for t in totals.values())
+
+
+def mean_accepted_tokens(records: Iterable[Record]) -> float:
+    """Tokens emitted a target forward; NaN without a step."""
+    emitted = steps = 0
+    for r in records:
+        emitted += sum(r.accept_lengths)
+        steps += len(r.accept_lengths)
+    return emitted / steps if steps else float("nan")
+
+
+def drafted_per_step(records: Iterable[Record]) -> float:
+    """Mean candidate nodes a step."""
+    nodes = steps = 0
+    for r in records:
+        nodes += sum(r.draft_lengths)
+        steps += len(r.draft_lengths)
+    return nodes / steps if steps else float("nan")
+
+
+def share(records: Sequence[Record], field: str) -> float:
+    """Share of wall time spent in one phase ('draft_time', ...)."""
+    return sum(getattr(r, field) for r in records) / sum(r.wall_time for r in records)
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """Of one method over its baseline; `low`, `high` bound 95 %, NaN where one question only is shared."""
+
+    ratio: float
+    low: float
+    high: float
+    mean: float
+    questions: int
+
+
+def speed_up(method: dict[str, Total], base: dict[str, Total]) -> SpeedUp:
+    """Paired on the questions both have."""
+    shared = [q for q in method if q in base]
+    columns = tuple(np.array([getattr(side[q], field) for q in shared], dtype=float)
+                    for side in (method, base) for field in ("tokens", "seconds"))
+    low, high = interval(ratio_of_totals, columns)
+    ratios = (columns[0] / columns[1]) / (columns[2] / columns[3])
+    return SpeedUp(float(ratio_of_totals(*columns)), low, high, float(ratios.mean()), len(shared))
+
+
+def ratio_of_totals(tokens: np.ndarray, seconds: np.ndarray, base_tokens: np.ndarray, base_seconds: np.ndarray,
+                    axis: int = -1) -> np.ndarray:
+    """(sum tokens / sum seconds) / (the same of the baseline) along `axis`."""
+    return tokens.sum(axis) / seconds.sum(axis) / (base_tokens.sum(axis) / base_seconds.sum(axis))
+
+
+def interval(statistic, columns: tuple[np.ndarray, ...], resamples: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap over rows (questions), all columns resampled together; NaN for fewer than two rows."""
+    if len(columns[0]) < 2:
+        return float("nan"), float("nan")
+    found = stats.bootstrap(columns, statistic, paired=True, vectorized=True, n_resamples=resamples,
+                            method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def original_speed(totals: dict[str, Total]) -> float:
+    """The published script's speed: mean over questions of tokens / seconds."""
+    return float(np.mean([t.tokens / t.seconds for t in totals.values()]))

@@ -1,0 +1,101 @@
+"""Records files as runs: which file is which method, which vanilla it is measured against, what may be compared."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evaluation.legacy import LegacyQuestion, is_legacy, read_legacy
+from evaluation.metrics import Total, by_question
+from evaluation.records import Record, json_lines, parse_record
+from model.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One records file: ours (`records`) or the published format's (`legacy`)."""
+
+    path: Path
+    records: tuple[Record, ...] = ()
+    legacy: tuple[LegacyQuestion, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.records[0].method if self.records else self.path.stem
+
+    @property
+    def setting(self) -> tuple[str, float, str]:
+        """(paradigm, temperature, target): methods of one setting are compared. The target is named by its fingerprint."""
+        if not self.records:
+            return "", float("nan"), ""
+        first = self.records[0]
+        return first.paradigm, first.temperature, str(self.manifest.get("settings", {}).get("model", ""))
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest beside the file, empty where there is none."""
+        file = self.path.with_suffix(".manifest.json")
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    @cached_property
+    def totals(self) -> dict[str, Total]:
+        if self.records:
+            return by_question(self.records)
+        return {q.question_id: q.total() for q in self.legacy}
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Hash of each question's first prompt."""
+        return {r.question_id: r.prompt_hash for r in self.records if r.sample == r.round == r.choice == 0}
+
+
+def read_run(path: Path, notices: list[str]) -> Run:
+    """Read a file of either format."""
+    lines = list(json_lines(path, notices))
+    if not lines:
+        raise UserError(f"{path} holds no records; a run that has not finished its first question writes none")
+    if is_legacy(lines[0][1]):
+        return Run(path, legacy=tuple(read_legacy(path)))
+    return Run(path, records=tuple(parse_record(data, where) for where, data in lines))
+
+
+def find_runs(folder: Path, notices: list[str]) -> list[Run]:
+    """Every non-empty records file below a folder; a file still without a finished question is said, not read."""
+    runs = []
+    for path in sorted(folder.rglob("*.jsonl")):
+        if not _is_records(path):
+            continue
+        if path.stat().st_size == 0:
+            notices.append(f"{path}: no finished question yet")
+            continue
+        runs.append(read_run(path, notices))
+    if not runs:
+        raise UserError(f"no records (*.jsonl with a manifest, or published traces) in {folder}")
+    return runs
+
+
+def _is_records(path: Path) -> bool:
+    """A records file has a manifest beside it, or lines with 'choices': question files are passed over."""
+    if path.with_suffix(".manifest.json").exists():
+        return True
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return '"choices"' in file.readline()
+
+
+def check_comparable(run: Run, base: Run) -> None:
+    """Refuse runs over different questions or prompts."""
+    shared = set(run.totals) & set(base.totals)
+    if not shared:
+        raise UserError(f"{run.path} and {base.path} have no question in common; speed-ups need the same questions")
+    differing = sorted(q for q in shared if q in run.prompts and q in base.prompts and run.prompts[q] != base.prompts[q])
+    if differing:
+        raise UserError(f"{run.path} and {base.path} were asked different prompts under the same question ids"
+                        f" ({', '.join(differing[:5])}); they cannot be compared")
+
+
+def pair_with_vanilla(runs: list[Run]) -> list[tuple[Run, Run | None]]:
+    """Each run with the vanilla run of its setting, vanilla first within a setting."""
+    bases = {run.setting: run for run in runs if run.name == "vanilla"}
+    ordered = sorted(runs, key=lambda r: (r.setting, r.name != "vanilla", r.name))
+    return [(run, bases.get(run.setting)) for run in ordered]

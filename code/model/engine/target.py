@@ -1,0 +1,88 @@
+"""A Hugging Face causal language model, unpatched, with the engine's cache: rows in, logits and features out.
+
+Knows nothing of drafts: a caller gives segments (rows of sequences with positions and masks) and gets, for chosen
+rows, logits. The same class holds the target and a draft model.
+
+Shapes: R rows of all segments, V vocabulary, H hidden size, A captured layers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from model.engine.attention import NAME, Segment, Step
+from model.engine.cache import KVCache
+from model.errors import UserError
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits [rows asked for, V] in the model's dtype; features [R, A*H] or None."""
+
+    logits: torch.Tensor
+    features: torch.Tensor | None
+
+
+class Target:
+    """Drives `model` through the cache; `vocab_size` is the rows of its lm_head, not the tokenizer's length."""
+
+    def __init__(self, model: PreTrainedModel, path: str = "") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.path = path
+        self.config = model.config.get_text_config()
+        self.device, self.dtype = model.device, model.dtype
+        self.vocab_size = model.get_output_embeddings().weight.shape[0]
+        self.layers = model.get_decoder().layers
+        self.max_positions = getattr(self.config, "max_position_embeddings", None) or 1 << 30
+        self.cache: KVCache | None = None
+        self._captured: dict[int, object] = {}
+        model.set_attn_implementation(NAME)
+
+    def reserve(self, positions: int, slots: int = 1) -> None:
+        """Make room for `positions` rows in each of `slots`; the old cache is kept where it is large enough."""
+        if self.cache and self.cache.positions >= positions and self.cache.data.shape[2] >= slots:
+            return
+        heads = self.config.num_attention_heads
+        kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
+        head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        self.cache = None  # free before allocating anew
+        rounded = (positions + 255) // 256 * 256
+        self.cache = KVCache(len(self.layers), slots, rounded, kv_heads, head_dim, self.dtype, self.device)
+
+    def capture(self, layers: tuple[int, ...]) -> None:
+        """From now on collect the residual stream entering these layers (through forward pre-hooks)."""
+        for layer in layers:
+            if not 0 <= layer < len(self.layers):
+                raise UserError(f"feature layer {layer} does not exist: the target has layers 0..{len(self.layers) - 1}")
+            if layer not in self._captured:
+                hook = _capture_hook(layer)
+                self._captured[layer] = self.layers[layer].register_forward_pre_hook(hook, with_kwargs=True)
+
+    def release(self) -> None:
+        """Stop collecting features."""
+        for handle in self._captured.values():
+            handle.remove()
+        self._captured.clear()
+
+    @torch.inference_mode()
+    def forward(self, segments: list[Segment], last_only: bool = False,
+                feature_layers: tuple[int, ...] = ()) -> Output:
+        """One forward over all rows of all segments; with `last_only` only the very last row's logits [1, V]."""
+        ids = torch.tensor([[t for s in segments for t in s.tokens]], device=self.device)
+        positions = torch.tensor([[p for s in segments for p in s.positions]], device=self.device)
+        step = Step(self.cache, segments, self.dtype, self.device)
+        logits = self.model(input_ids=ids, position_ids=positions, use_cache=False, past_key_values=None,
+                            logits_to_keep=1 if last_only else 0, step=step).logits[0]
+        features = None
+        if feature_layers:
+            features = torch.cat([step.features[i].to(self.device) for i in feature_layers], dim=-1)
+        return Output(logits, features)
+
+
+def _capture_hook(layer: int):
+    def hook(module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        kwargs["step"].features[layer] = hidden[0]
+
+    return hook

@@ -1,0 +1,122 @@
+"""Train a causal language model on the reasoning documents: the recipe of the target and of the draft model.
+
+Muon for the matrices inside the layers, AdamW for embeddings and vectors; warm-up, constant rate, linear decay.
+The state is saved every `save_every` steps, so a stopped run goes on where it was.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from training.corpus import Batch, batches
+
+
+@dataclass(frozen=True)
+class LMRecipe:
+    """Everything a language model of the family is a function of (beside the tokenizer)."""
+
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    steps: int
+    decay_steps: int
+    learning_rate: float = 3e-3
+    batch_tokens: int = 6144
+    warmup: int = 50
+    seed: int = 1
+    save_every: int = 100
+
+
+def build(recipe: LMRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """A freshly initialised Qwen3 model of the recipe's shape, head dimension 64, tied embeddings."""
+    torch.manual_seed(recipe.seed)
+    eos = tokenizer.eos_token_id
+    return Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
+        head_dim=64, tie_word_embeddings=True, max_position_embeddings=8192, rope_theta=10_000.0,
+        bos_token_id=None, eos_token_id=eos, pad_token_id=tokenizer.pad_token_id,
+    ))
+
+
+def optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for two-dimensional weights inside layers, AdamW for the rest."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inner = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (matrices if inner else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def rate_factor(step: int, steps: int, decay_steps: int, warmup: int) -> float:
+    """Linear warm-up, constant, linear decay to zero over the last `decay_steps`."""
+    return min(1.0, (step + 1) / warmup, (steps - step) / decay_steps)
+
+
+def loss_of(model: torch.nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Mean cross-entropy of the next token where a label says so."""
+    ids, labels = batch.ids.to(device), batch.labels.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        wanted = labels[:, 1:]
+        keep = wanted != -100
+        logits = model.lm_head(hidden[keep])
+    return torch.nn.functional.cross_entropy(logits.float(), wanted[keep])
+
+
+@torch.no_grad()
+def validation_loss(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, device: torch.device) -> float:
+    """Mean loss over four batches of the validation split (always the same ones)."""
+    stream = batches(tokenizer, seed=0, split="validation", batch_tokens=8192)
+    return sum(loss_of(model, next(stream), device).item() for _ in range(4)) / 4
+
+
+def train_lm(recipe: LMRecipe, tokenizer: PreTrainedTokenizerFast, work: Path, device: torch.device) -> Qwen3ForCausalLM:
+    """Train, or go on training, and return the model; the state lives in `work`/state.pt."""
+    model = build(recipe, tokenizer).to(device)
+    optims = optimisers(model, recipe.learning_rate)
+    state_file, first = work / "state.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device)
+        model.load_state_dict(state["model"])
+        for optim, saved in zip(optims, state["optims"]):
+            optim.load_state_dict(saved)
+        first = state["step"]
+    stream = batches(tokenizer, recipe.seed, "train", recipe.batch_tokens)
+    for _ in range(first):
+        next(stream)
+    seen, started = 0, time.time()
+    for step in range(first, recipe.steps):
+        for optim in optims:
+            for group in optim.param_groups:
+                group["lr"] = recipe.learning_rate * rate_factor(step, recipe.steps, recipe.decay_steps, recipe.warmup)
+        batch = next(stream)
+        loss = loss_of(model, batch, device)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad()
+        seen += batch.tokens
+        if step % 10 == 9:
+            print(f"step {step + 1}/{recipe.steps}  loss {loss.item():.3f}  {seen / (time.time() - started):.0f} tokens/s", flush=True)
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            save_state(state_file, model, optims, step + 1)
+            print(f"step {step + 1}: validation loss {validation_loss(model, tokenizer, device):.4f}", flush=True)
+    return model
+
+
+def save_state(file: Path, model: torch.nn.Module, optims: list[torch.optim.Optimizer], step: int) -> None:
+    """Write weights, optimiser state and step, replacing the old file in one move."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "step": step}, part)
+    part.replace(file)
