@@ -9,6 +9,7 @@ Shapes: H query heads, K key/value heads, G = H/K, T rows of a segment, R rows o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +87,14 @@ def attend(query_HTD: torch.Tensor, key_KLD: torch.Tensor, value_KLD: torch.Tens
 
 
 def packed_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-                attention_mask: torch.Tensor | None, scaling: float | None = None, step: Step | None = None,
+                attention_mask: torch.Tensor | None, scaling: float | None = None, step: Any = None,
                 sliding_window: int | None = None, softcap: float | None = None, **other: object,
                 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: query [1, H, R, D], key and value [1, K, R, D] -> [1, R, H, D]."""
     _refuse(module, step, softcap, other)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if not isinstance(step, Step):  # being recorded as a graph (graphs.py)
+        return step.attend(module, query, key, value, scaling), None
     groups = query.shape[1] // key.shape[1]
     outs, row = [], 0
     for index, segment in enumerate(step.segments):
@@ -104,7 +107,7 @@ def packed_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
     return (outs[0] if len(outs) == 1 else torch.cat(outs))[None], None
 
 
-def _refuse(module: torch.nn.Module, step: Step | None, softcap: float | None, other: dict[str, object]) -> None:
+def _refuse(module: torch.nn.Module, step: Any, softcap: float | None, other: dict[str, object]) -> None:
     if step is None:
         raise RuntimeError("a model held by a Target runs through Target.forward only")
     unknown = [name for name in ("s_aux", "position_bias") if other.get(name) is not None]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from model.engine.attention import NAME, Segment, Step
+from model.engine.attention import GROUPED_ROWS, NAME, Segment, Step
 from model.engine.cache import KVCache
+from model.engine.graphs import Graphs
 from model.errors import UserError
 
 
@@ -27,7 +28,7 @@ class Output:
 class Target:
     """Drives `model` through the cache; `vocab_size` is the rows of its lm_head, not the tokenizer's length."""
 
-    def __init__(self, model: PreTrainedModel, path: str = "") -> None:
+    def __init__(self, model: PreTrainedModel, path: str = "", graphs: bool = True) -> None:
         self.model = model.eval().requires_grad_(False)
         self.path = path
         self.config = model.config.get_text_config()
@@ -37,18 +38,26 @@ class Target:
         self.max_positions = getattr(self.config, "max_position_embeddings", None) or 1 << 30
         self.cache: KVCache | None = None
         self._captured: dict[int, object] = {}
+        heads = self.config.num_attention_heads
+        self.kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
+        self.groups = heads // self.kv_heads
+        self.graphs = Graphs(model) if graphs and self._recordable() else None
         model.set_attn_implementation(NAME)
 
     def reserve(self, positions: int, slots: int = 1) -> None:
         """Make room for `positions` rows in each of `slots`; the old cache is kept where it is large enough."""
         if self.cache and self.cache.positions >= positions and self.cache.data.shape[2] >= slots:
             return
-        heads = self.config.num_attention_heads
-        kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
-        head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.cache = None  # free before allocating anew
         rounded = (positions + 255) // 256 * 256
-        self.cache = KVCache(len(self.layers), slots, rounded, kv_heads, head_dim, self.dtype, self.device)
+        self.cache = KVCache(len(self.layers), slots, rounded, self.kv_heads, head_dim, self.dtype, self.device)
+
+    def _recordable(self) -> bool:
+        """Graphs are for the CPU and for full attention; whatever needs masks by position stays eager."""
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        windowed = kinds != {"full_attention"} or (getattr(self.config, "sliding_window", None) or 0) > 0
+        return self.device.type == "cpu" and not windowed
 
     def capture(self, layers: tuple[int, ...]) -> None:
         """From now on collect the residual stream entering these layers (through forward pre-hooks)."""
@@ -69,9 +78,17 @@ class Target:
     def forward(self, segments: list[Segment], last_only: bool = False,
                 feature_layers: tuple[int, ...] = ()) -> Output:
         """One forward over all rows of all segments; with `last_only` only the very last row's logits [1, V]."""
+        step = Step(self.cache, segments, self.dtype, self.device)
+        if self.graphs and len(segments) == 1 and len(segments[0].tokens) <= GROUPED_ROWS:
+            mask = step.mask(0, self.groups, None)
+            if found := self.graphs.run(step, segments[0], mask, feature_layers):
+                return Output(found[0][-1:] if last_only else found[0], found[1] if feature_layers else None)
+        return self._eager(step, last_only, feature_layers)
+
+    def _eager(self, step: Step, last_only: bool, feature_layers: tuple[int, ...]) -> Output:
+        segments = step.segments
         ids = torch.tensor([[t for s in segments for t in s.tokens]], device=self.device)
         positions = torch.tensor([[p for s in segments for p in s.positions]], device=self.device)
-        step = Step(self.cache, segments, self.dtype, self.device)
         logits = self.model(input_ids=ids, position_ids=positions, use_cache=False, past_key_values=None,
                             logits_to_keep=1 if last_only else 0, step=step).logits[0]
         features = None
