@@ -83,7 +83,7 @@ def build_run(args: argparse.Namespace, questions: list[Question]) -> tuple[Run,
     loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map)
     drafter = draft.load(args.method, loaded.target, options)
     if args.memory_scope:
-        drafter.scope = args.memory_scope
+        drafter.remember(args.memory_scope)
     settings = Settings(args.method, paradigm_name, model_id(args), args.temperature, args.max_new_tokens, args.seed,
                         args.num_choices, drafter.scope, budget, args.max_nodes, args.warmup, args.sampling_top_k,
                         args.sampling_top_p)

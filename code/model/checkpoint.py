@@ -1,5 +1,7 @@
 """Loading checkpoints: a local folder, a hub id, or `mini`, the family in the repository; with errors a user can mend."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,14 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTok
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer in '{path}' has no chat template; give one with --chat-template FILE (Jinja)")
     return tokenizer
+
+
+def tokenizer_hash(path: str) -> str:
+    """Identifies a tokenizer by its vocabulary; empty for a model that has none beside it."""
+    if not path:
+        return ""
+    vocabulary = sorted(AutoTokenizer.from_pretrained(path).get_vocab().items())
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
 
 
 def load(path: str, dtype: str = "float32", device: str = "cpu", chat_template: str | None = None,

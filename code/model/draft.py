@@ -179,6 +179,10 @@ class Drafter:
     def forget(self) -> None:
         """Drop everything learnt."""
 
+    def remember(self, scope: Level) -> None:
+        """Set how long what is learnt is kept."""
+        self.scope = scope
+
     def start(self, request: Request, prefill: Prefill) -> None:
         """A generation begins: the prompt is cached and `prefill.first_token` emitted."""
 

@@ -8,8 +8,10 @@ reproduced the eager forward; where recording fails the eager path stays.
 Shapes: T rows of one sequence, G query heads a key/value head, L rows cached and new, V vocabulary.
 """
 
+import functools
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -18,7 +20,6 @@ from model.engine.attention import Segment, Step
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit, between graph and eager forward
 
 
-@torch.jit.script
 def attend_cached(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cache: torch.Tensor, layer: int,
                   slot: torch.Tensor, start: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
     """`attention.py`'s write and attend for one segment: query [1, H, T, D] -> [1, T, H, D]."""
@@ -34,6 +35,12 @@ def attend_cached(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, c
     return out.view(1, query.shape[1], rows, query.shape[3]).transpose(1, 2)
 
 
+@functools.cache
+def scripted_attention() -> Any:
+    """`attend_cached` as a script function: it is called from recorded graphs with lengths that vary."""
+    return torch.jit.script(attend_cached)
+
+
 @dataclass
 class RecordedStep:
     """What the attention needs while a graph is recorded: tensors only, so that nothing is baked in."""
@@ -46,7 +53,7 @@ class RecordedStep:
 
     def attend(self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
                scaling: float) -> torch.Tensor:
-        return attend_cached(query, key, value, self.cache, module.layer_idx, self.slot, self.start, self.mask, scaling)
+        return scripted_attention()(query, key, value, self.cache, module.layer_idx, self.slot, self.start, self.mask, scaling)
 
 
 class _Forward(torch.nn.Module):

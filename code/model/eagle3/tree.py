@@ -1,0 +1,110 @@
+"""The head at work: a KV cache of its own, catching up with target features, and growing the draft tree.
+
+The stable cache holds rows made from true target features; rows made while drafting are discarded after the step.
+The tree is grown in tensors without a host round trip between levels; only the finished tree is read.
+
+Shapes: n rows, k frontier (top-k), C stable rows, H hidden, W draft vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from model.eagle3.head import Eagle3Head
+
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Drafted tokens and their parents (0 is the root), parents first."""
+
+    tokens: list[int]
+    parents: list[int]
+
+
+class DraftState:
+    """One request's state: cached rows, and the output of the last stable row, from which a tree grows."""
+
+    def __init__(self, head: Eagle3Head, embedding: torch.Tensor, positions: int) -> None:
+        c, weight = head.config, head.fc.weight
+        self.head, self.embedding = head, embedding
+        shape = (positions, c.kv_heads, c.head_dim)
+        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.values = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.cos, self.sin = head.rope(torch.arange(positions, device=weight.device))
+        self.ids = torch.arange(c.draft_vocab, device=weight.device) + head.d2t
+        self.stable = 0
+        self.last: torch.Tensor | None = None
+
+    @torch.inference_mode()
+    def catch_up(self, features_nF: torch.Tensor, tokens: list[int]) -> None:
+        """Append stable rows: the feature of each token with the *next* token, causally."""
+        for begin in range(0, len(tokens), CHUNK):
+            piece = torch.tensor(tokens[begin:begin + CHUNK], device=self.keys.device)
+            feature = self.head.fuse(features_nF[begin:begin + CHUNK].to(self.keys.dtype))
+            positions = slice(self.stable, self.stable + len(piece))
+            mask = None
+            if len(piece) > 1:
+                mask = torch.ones(len(piece), positions.stop, dtype=torch.bool, device=self.keys.device).tril(self.stable)
+            out = self._rows(feature, piece, self.cos[positions], self.sin[positions], self.stable, mask)
+            self.stable = positions.stop
+            self.last = out[-1:]
+
+    @torch.inference_mode()
+    def grow(self, k: int, depth: int, nodes: int) -> Tree:
+        """The best `nodes` drafted nodes of a tree of `depth` further levels below the first, k expanded a level.
+
+        Candidates are numbered as they are made: the first level 0..k-1, child c of frontier row r in iteration i
+        k + i*k*k + r*k + c; ties of score go to the smaller number, so the kept set is closed under ancestors.
+        """
+        scores, tokens = self._top(self.head.logits(self.last), k)
+        frontier_scores, frontier_tokens = scores[0], tokens[0]
+        all_scores, all_tokens, all_parents = [scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])]
+        feature = self.head.next_feature(self.last).expand(k, -1)
+        seen = torch.zeros(k, 0, dtype=torch.bool, device=self.keys.device)
+        frontier = torch.arange(k, device=self.keys.device)  # candidate number of each frontier row
+        own = torch.eye(k, dtype=torch.bool, device=self.keys.device)
+        for level in range(depth):
+            seen = torch.cat([seen, own], dim=1)
+            mask = torch.cat([seen.new_ones(k, self.stable), seen], dim=1) if k > 1 else None
+            at = slice(self.stable + level, self.stable + level + 1)
+            out = self._rows(feature, frontier_tokens, self.cos[at].expand(k, -1), self.sin[at].expand(k, -1),
+                             self.stable + level * k, mask)
+            scores, tokens = self._top(self.head.logits(out), k)
+            scores = scores + frontier_scores[:, None]
+            all_scores.append(scores.flatten())
+            all_tokens.append(tokens.flatten())
+            all_parents.append((frontier + 1).repeat_interleave(k))
+            best = scores.flatten().sort(descending=True, stable=True).indices[:k]
+            frontier_scores, frontier_tokens = scores.flatten()[best], tokens.flatten()[best]
+            frontier = k + level * k * k + best
+            rows = best // k
+            feature, seen = self.head.next_feature(out)[rows], seen[rows]
+        return self._select(torch.cat(all_scores), torch.cat(all_tokens), torch.cat(all_parents), nodes)
+
+    def _select(self, scores: torch.Tensor, tokens: torch.Tensor, parents: torch.Tensor, nodes: int) -> Tree:
+        kept = scores.sort(descending=True, stable=True).indices[:nodes].sort().values
+        numbers, found, above = torch.stack([kept + 1, tokens[kept], parents[kept]]).tolist()
+        order = {number: i for i, number in enumerate([0, *numbers])}
+        return Tree(found, [order[p] for p in above])
+
+    def _top(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities [n, k] in fp32 and target ids [n, k] of each row's best."""
+        best = logits.float().log_softmax(-1).topk(k, dim=-1)
+        return best.values, self.ids[best.indices]
+
+    def _rows(self, feature: torch.Tensor, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, begin: int,
+              mask: torch.Tensor | None) -> torch.Tensor:
+        """The layer's output [n, H] for n rows, whose keys and values are written from row `begin` on.
+
+        `mask` [n, begin + n] says what each row attends (None: everything).
+        """
+        end = begin + len(tokens)
+        residual, q, k, v = self.head.project(feature, self.embedding[tokens], cos, sin)
+        self.keys[begin:end], self.values[begin:end] = k, v
+        query, keys, values = (x.transpose(0, 1)[None] for x in (q, self.keys[:end], self.values[:end]))
+        grouped = query.shape[1] != keys.shape[1]
+        attended = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)
+        return self.head.finish(residual, attended[0].transpose(0, 1))

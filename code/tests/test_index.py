@@ -1,0 +1,179 @@
+"""String structures against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.drafters.rest import frequent_tree, upstream_tree
+from model.index import suffix_array
+from model.index.ngram import NgramIndex
+from model.index.ngram_trie import NgramTrie
+from model.index.suffix_automaton import SuffixAutomaton
+
+small_texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)
+
+
+def longest_earlier(text: list[int]) -> tuple[int, int]:
+    """(length, earliest end) of the longest suffix of `text` that ends before the end."""
+    for length in range(len(text) - 1, 0, -1):
+        for end in range(length - 1, len(text) - 1):
+            if text[end - length + 1:end + 1] == text[-length:]:
+                return length, end
+    return 0, -1
+
+
+@settings(max_examples=300, deadline=None)
+@given(small_texts)
+def test_suffix_automaton_finds_the_longest_earlier_occurrence(text):
+    sam = SuffixAutomaton()
+    for i, token in enumerate(text):
+        sam.feed(token)
+        length, end = longest_earlier(text[:i + 1])
+        assert (sam.match_length, sam.match_end if length else -1) == (length, end)
+
+
+def test_suffix_automaton_example():
+    sam = SuffixAutomaton()
+    for token in (1, 2, 3, 4, 1, 2, 3):
+        sam.feed(token)
+    assert (sam.match_length, sam.text[sam.match_end + 1:]) == (3, [4, 1, 2, 3])
+    sam.feed(9)
+    assert sam.match_length == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_texts, st.integers(1, 8), st.integers(1, 4))
+def test_longer_continuation_is_the_longest_match_that_enough_text_follows(text, wanted, shortest):
+    sam = SuffixAutomaton()
+    for token in text:
+        sam.feed(token)
+    length, end = sam.longer_continuation(wanted, shortest)
+    matches = {n: e for n in range(1, len(text)) for e in reversed(range(n - 1, len(text) - 1))
+               if text[e - n + 1:e + 1] == text[-n:]}
+    enough = [n for n, e in matches.items() if n >= shortest and len(text) - 1 - e > wanted]
+    if sam.match_length >= shortest and enough:
+        assert (length, end) == (max(enough), matches[max(enough)])
+    else:
+        assert length == sam.match_length
+
+
+def test_suffix_automaton_has_at_most_two_states_a_token():
+    sam = SuffixAutomaton()
+    generator = np.random.default_rng(0)
+    for token in generator.integers(0, 5, 5000).tolist():
+        sam.feed(token)
+    assert len(sam._link) <= 2 * 5000
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_texts, st.integers(1, 4))
+def test_ngram_index_finds_the_oldest_occurrence(text, n):
+    index = NgramIndex(4)
+    for token in text:
+        index.feed(token)
+    oldest = next((e for e in range(n - 1, len(text) - 1) if text[e - n + 1:e + 1] == text[-n:]), None)
+    assert index.first_end(n) == (oldest if n < len(text) else None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(small_texts, min_size=1, max_size=4), st.lists(st.integers(0, 3), min_size=2, max_size=10))
+def test_suffix_array_finds_what_substring_search_finds(tmp_path_factory, documents, context):
+    file = tmp_path_factory.mktemp("store") / "store"
+    suffix_array.build(file, documents, {"vocab_size": 4, "tokenizer": ""})
+    store = suffix_array.open_file(file)
+
+    def followers(pattern: list[int]) -> list[list[int]]:
+        n = len(pattern)
+        found = [d[i + n:i + n + 3] for d in documents for i in range(len(d) - n + 1) if d[i:i + n] == pattern]
+        return sorted((f + [-1] * 3)[:3] for f in found)
+
+    length, first, last = store.longest_range(context, 8, 2)
+    expected = next((n for n in range(min(8, len(context)), 1, -1) if followers(context[-n:])), 0)
+    assert length == expected
+    if length:
+        assert sorted(store.continuations(first, last, length, 3, 5000).tolist()) == followers(context[-length:])
+
+
+def test_suffix_array_refuses_what_is_none(tmp_path):
+    file = tmp_path / "store"
+    file.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="no datastore"):
+        suffix_array.open_file(file)
+    suffix_array.build(file, [[1, 2, 3]], {"vocab_size": 4, "tokenizer": ""})
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cut short"):
+        suffix_array.open_file(file)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=30), st.integers(1, 12))
+def test_rest_takes_the_commonest_prefixes(rows, room):
+    rows = sorted(rows)
+    counts: dict[tuple[int, ...], int] = {}
+    for row in rows:
+        for n in range(1, 5):
+            counts[tuple(row[:n])] = counts.get(tuple(row[:n]), 0) + 1
+    best = sorted(counts, key=lambda p: (-counts[p], len(p), p))[:room]
+    tokens, parents = frequent_tree(np.array(rows), room)
+    paths: list[tuple[int, ...]] = [()]
+    for token, parent in zip(tokens, parents):
+        paths.append((*paths[parent], token))
+    assert paths[1:] == best
+
+
+@pytest.mark.parametrize("matches, nodes, depth", [(1, 10, 10), (2, 15, 8), (4, 20, 5), (8, 26, 4)])
+def test_rest_published_cut(matches, nodes, depth):
+    """Disjoint continuations of ten distinct tokens each: the cut table of the published implementation."""
+    rows = np.arange(10 * matches).reshape(matches, 10)
+    tokens, parents = upstream_tree(rows, 64)
+    levels = [0]
+    for parent in parents:
+        levels.append(levels[parent] + 1)
+    # eight continuations leave 26 nodes upstream, where ties fall by hash order; ours fall by token order
+    assert abs(len(tokens) - nodes) <= (6 if matches == 8 else 0)
+    assert max(levels) == depth
+
+
+def frequencies(sequences: list[list[int]], length: int) -> dict[tuple[int, ...], int]:
+    counts: dict[tuple[int, ...], int] = {}
+    for tokens in sequences:
+        for i in range(len(tokens) - 1):
+            for n in range(1, len(tokens[i + 1:i + 1 + length]) + 1):
+                path = (tokens[i], *tokens[i + 1:i + 1 + n])
+                counts[path] = counts.get(path, 0) + 1
+    return counts
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(small_texts, min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 10))
+def test_trie_yields_the_best_scored_tree(sequences, token, limit):
+    trie = NgramTrie(length=4)
+    for tokens in sequences:
+        trie.put(tokens, is_output=True)
+    counts = frequencies(sequences, 4)
+    node = trie.find([token])
+    below = {path: n for path, n in counts.items() if path[0] == token}
+    assert (node is None or not node.children) == (not below)
+    if not below:
+        return
+    tokens, parents = trie.best(node, limit, depth=3, output_weight=1.0)
+    paths = [(token,)]
+    for t, p in zip(tokens, parents):
+        paths.append((*paths[p + 1], t))
+    shallow = sorted((n for path, n in below.items() if len(path) <= 4), reverse=True)
+    assert sorted((below[p] for p in paths[1:]), reverse=True) == shallow[:limit]
+
+
+def test_trie_forgets_prompt_frequencies_and_squeezes():
+    trie = NgramTrie(length=3, max_output_nodes=4)
+    trie.new_request()
+    trie.put([1, 2, 3], is_output=False)
+    assert trie.best(trie.find([1]), 5, 3, 1e-4)[0] == [2, 3]
+    trie.new_request()
+    assert trie.best(trie.find([1]), 5, 3, 1e-4)[0] == []
+    for tokens in ([1, 5, 6], [1, 5, 7], [1, 8, 9], [1, 5, 6]):
+        trie.put(tokens, is_output=True)
+    five = trie.find([1, 5])
+    trie.squeeze(least_touched=1)
+    assert five.output == 1.5 and set(trie.find([1]).children) == {5} and set(five.children) == {6}
