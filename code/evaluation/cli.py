@@ -24,18 +24,18 @@ def base_parser(method: str | None) -> Parser:
     """The flags every launcher has, with the options of `method` and of all paradigms."""
     parser = Parser(description=f"Run {method or 'a method'} over a benchmark's questions and record every generation.",
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
-    _model_flags(parser.add_argument_group("model"))
+    model_flags(parser.add_argument_group("model"))
     _run_flags(parser.add_argument_group("run"))
     _paradigm_flags(parser.add_argument_group("paradigm"))
     if method:
         options = parser.add_argument_group(f"options of {method}")
         for config in draft.config_types(method):
             _option_flags(options, config)
-    _legacy_flags(parser.add_argument_group("accepted for old command lines"))
+    _legacy_flags(parser.add_argument_group("accepted for old command lines"), method)
     return parser
 
 
-def _model_flags(group: Any) -> None:
+def model_flags(group: Any) -> None:
     group.add_argument("--model-path", "--base-model-path", required=True, metavar="PATH",
                        help="checkpoint folder, hub id, or 'mini' for the family in the repository")
     group.add_argument("--model-id", help="name of this run; default: model, method, temperature")
@@ -50,13 +50,16 @@ def _model_flags(group: Any) -> None:
 def _run_flags(group: Any) -> None:
     group.add_argument("--bench-name", default="mini", help="a task, or a folder of data/ with a question file")
     group.add_argument("--question-file", metavar="FILE", help="a question file of your own (JSON lines)")
+    group.add_argument("--subset", default="all", help="'all', or 'published': the first 30, as in the published benchmark")
     group.add_argument("--question-begin", type=int, help="first question, counted from 0")
     group.add_argument("--question-end", type=int, help="end of the questions, as in a Python slice")
-    group.add_argument("--answer-file", metavar="FILE", help="records file; default data/<bench>/model_answer[_BON]/<id>.jsonl")
+    group.add_argument("--answer-file", metavar="FILE",
+                       help="records file; default data/<bench>/model_answer[_BON]/<id>.jsonl")
     group.add_argument("--max-new-tokens", type=int, default=1024, help="token budget of one generation")
     group.add_argument("--temperature", type=float, default=0.0)
     group.add_argument("--sampling-top-k", type=int, default=0, help="sample from the k likeliest tokens; 0: from all")
-    group.add_argument("--sampling-top-p", type=float, default=1.0, help="sample from the nucleus of this mass")
+    group.add_argument("--sampling-top-p", "--top-p", type=float, default=1.0,
+                       help="sample from the nucleus of this mass; 0 or 1: from all")
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--num-choices", type=int, default=1, help="repeats of the whole paradigm")
     group.add_argument("--thinking-budget", default="0.8", help="share of the token budget after which thinking is"
@@ -79,15 +82,19 @@ def _option_flags(group: Any, config: type) -> None:
         flag = "--" + field.name.replace("_", "-")
         flags = [flag, *field.metadata.get("flags", ())]
         kind = type(field.default)
-        extra = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": str if field.default is None else kind}
+        extra: dict[str, Any] = {"type": kind if field.default is not None else str}
+        if kind is bool:
+            extra = {"action": argparse.BooleanOptionalAction}
         group.add_argument(*flags, dest=field.name, default=field.default, help=field.metadata.get("help", ""), **extra)
 
 
-def _legacy_flags(group: Any) -> None:
+def _legacy_flags(group: Any, method: str | None) -> None:
     for flag in ("--use-cot-data", "--load-in-8bit"):
         group.add_argument(flag, action="store_true", help="not needed")
-    for flag in ("--tree-choices", "--attn_implementation", "--tree_version"):
+    for flag in ("--tree-choices", "--attn_implementation", "--tree_version", "--samd_len_bias", "--samd_tree_path"):
         group.add_argument(flag, help="not needed")
+    if method == "vanilla":
+        group.add_argument("--ea-model-path", help="not needed: vanilla decoding loads no draft head")
 
 
 def chosen_paradigm(args: argparse.Namespace) -> str:
@@ -111,8 +118,9 @@ def check_numbers(args: argparse.Namespace) -> None:
                         ("sampling_top_k", 0), ("threads", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
-    if not 0 < args.sampling_top_p <= 1:
-        raise UserError(f"--sampling-top-p must be above 0 and at most 1, not {args.sampling_top_p}")
+    if not 0 <= args.sampling_top_p <= 1:
+        raise UserError(f"--sampling-top-p must be between 0 and 1, not {args.sampling_top_p}")
+    args.sampling_top_p = args.sampling_top_p or 1.0
 
 
 def thinking_budget(text: str) -> float | None:

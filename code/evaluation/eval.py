@@ -3,6 +3,7 @@
 Joins both sides: `model` decodes, the rest of `evaluation` asks, records and counts.
 """
 
+import functools
 import hashlib
 import time
 import uuid
@@ -80,15 +81,15 @@ class Run:
         """All generations of one question."""
         self.drafter.enter("question", question.id)
         records: list[Record] = []
+
+        def ask(choice: int, messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
+            on_generation(f"{question.id} s{sample} r{round}")
+            record, answer = self._generate(question, messages, choice, sample, round, on_step)
+            records.append(record)
+            return answer
+
         for choice in range(self.settings.num_choices):
-
-            def ask(messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
-                on_generation(f"{question.id} s{sample} r{round}")
-                record, answer = self._generate(question, messages, choice, sample, round, on_step)
-                records.append(record)
-                return answer
-
-            self.paradigm.run(question.text, ask, self.paradigm_config)
+            self.paradigm.run(question.text, functools.partial(ask, choice), self.paradigm_config)
         return records
 
     def _generate(self, question: Question, messages: list[Message], choice: int, sample: int, round: int,

@@ -57,9 +57,11 @@ def select(questions: list[Question], args: argparse.Namespace) -> list[Question
     return chosen
 
 
-def model_id(args: argparse.Namespace) -> str:
-    """The run's name: given, or model, method, temperature."""
-    return args.model_id or f"{Path(args.model_path).name}-{args.method}-temperature-{args.temperature:g}"
+def model_id(args: argparse.Namespace, suffix: str = "") -> str:
+    """The run's name: given (with what some published launchers append), or model, method, temperature."""
+    if args.model_id:
+        return args.model_id + suffix.format(**vars(args))
+    return f"{Path(args.model_path).name}-{args.method}-temperature-{args.temperature:g}"
 
 
 def answer_file(args: argparse.Namespace, paradigm: str, name: str) -> Path:
@@ -84,21 +86,23 @@ def build_run(args: argparse.Namespace, questions: list[Question]) -> tuple[Run,
     drafter = draft.load(args.method, loaded.target, options)
     if args.memory_scope:
         drafter.remember(args.memory_scope)
-    settings = Settings(args.method, paradigm_name, model_id(args), args.temperature, args.max_new_tokens, args.seed,
+    settings = Settings(args.method, paradigm_name, args.model_id, args.temperature, args.max_new_tokens, args.seed,
                         args.num_choices, drafter.scope, budget, args.max_nodes, args.warmup, args.sampling_top_k,
                         args.sampling_top_p)
     run = Run(settings, loaded, drafter, paradigm, paradigm_config)
     run.check(questions)
     return run, {**dataclasses.asdict(settings), "options": options, "paradigm_options": dataclasses.asdict(paradigm_config),
-                 "dtype": dtype, "family": loaded.family.name, "bench": args.bench_name}
+                 "dtype": dtype, "family": loaded.family.name, "bench": args.bench_name,
+                 "question_file": args.question_file, "subset": args.subset}
 
 
-def main_for(method: str | None = None, argv: list[str] | None = None) -> int:
+def main_for(method: str | None = None, argv: list[str] | None = None, suffix: str = "") -> int:
     """The whole program; launchers of one method pass its name."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv, method)
+    args.model_id = model_id(args, suffix)
     check_numbers(args)
-    _, questions = tasks.load(args.bench_name, args.question_file)
+    _, questions = tasks.load(args.bench_name, args.question_file, args.subset)
     questions = select(questions, args)
     run, settings = build_run(args, questions)
     path = answer_file(args, run.settings.paradigm, run.settings.model_id)

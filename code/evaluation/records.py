@@ -124,3 +124,30 @@ def json_lines(path: Path, notices: list[str] | None = None) -> Iterator[tuple[s
 def read_records(path: Path, notices: list[str] | None = None) -> list[Record]:
     """All records of a file in order."""
     return [parse_record(data, where) for where, data in json_lines(path, notices)]
+
+
+def main() -> int:
+    """`python -m evaluation.records export FILE --out FILE`: write records in the published benchmark's trace format."""
+    import argparse
+
+    from evaluation.legacy import to_legacy
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    export = commands.add_parser("export", help="records to the published trace format")
+    export.add_argument("file", type=Path)
+    export.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in to_legacy(read_records(args.file))]
+    try:
+        args.out.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {args.out}: {error.strerror}") from None
+    print(f"{args.out}: {len(lines)} questions")
+    return 0
+
+
+if __name__ == "__main__":
+    from evaluation.errors import guarded
+
+    guarded(main)()

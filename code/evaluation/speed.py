@@ -52,7 +52,9 @@ def cells(values: dict[str, Any]) -> list[str]:
              number(values["mean_ratio"]), number(values["mat"])]
     if "drafted" not in values:
         return first + ["-"] * (len(HEADER) - len(first))
-    return [*first, number(values["drafted"], 1), number(values["cost"]), percent(values["draft"]), percent(values["verify"]), percent(values["other"]), values["scope"], str(values["failed"]), str(values["cut"])]
+    shares = [percent(values[phase]) for phase in ("draft", "verify", "other")]
+    return [*first, number(values["drafted"], 1), number(values["cost"]), *shares, values["scope"],
+            str(values["failed"]), str(values["cut"])]
 
 
 def pairs_of(args: argparse.Namespace, notices: list[str]) -> list[tuple[Run, Run | None]]:

@@ -48,7 +48,7 @@ class RecordWriter:
     def _lock(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab")  # noqa: SIM115 (closed on leaving this context manager)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another folder with --answer-file") from None
         try:

@@ -20,11 +20,11 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
 fi
 
 # installed once for this list of packages; the stamp lies in the environment
-wanted="$(cat pyproject.toml; echo "$TORCH ${EXTRAS:-}")"
-stamp="$(python -c 'import sys; print(sys.prefix)')/spectts-bench.installed"
+wanted="$(cat pyproject.toml; echo "$TORCH")"
+stamp="$(python -c 'import sys; print(sys.prefix)')/spectts-bench.installed${EXTRAS:+-$EXTRAS}"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing packages (once)" >&2
     python -c 'import torch' 2>/dev/null || python -m pip install -q "$TORCH" || exit 1
-    python -m pip install -q -e ".[${EXTRAS:-}]" || exit 1
+    python -m pip install -q -e ".${EXTRAS:+[$EXTRAS]}" || exit 1
     printf '%s\n' "$wanted" > "$stamp"
 fi

@@ -88,7 +88,6 @@ def test_kept_cache_equals_a_fresh_prefill_after_every_step(method, target, load
     drafter = load(method)
     r = request(temperature=0.6, max_new_tokens=25)
     target.reserve(400, slots=2)
-    target.capture(drafter.needs.feature_layers)
     sequence = Sequence(r)
     first = prefill(target, sequence, drafter)
     drafter.enter("question", "q")
@@ -150,7 +149,7 @@ def test_adversarial_oracle_and_over_long_drafts(temperature, target, vanilla):
         return Draft.chain(context.root, [(t + 1) % VOCAB for t in text[context.emitted:context.emitted + 8]], "wrong")
 
     def tree_with_the_truth_last(context: Context) -> Draft:
-        true = (text + [0, 0])[context.emitted:context.emitted + 2]
+        true = ([*text, 0, 0])[context.emitted:context.emitted + 2]
         decoys = [t for t in range(10) if t != true[0]]
         n = len(decoys)
         return Draft([context.root, *decoys, *true], [-1, *[0] * n, 0, n + 1], n + 3, "tree")

@@ -15,13 +15,11 @@ from pathlib import Path
 from random import Random
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 from transformers import PreTrainedModel
 
 from model.eagle3.head import Eagle3Head, HeadConfig
 from training.corpus import Batch, pack
-from training.lm import optimisers, rate_factor
+from training.lm import optimisers, rate_factor, set_rate, update
 
 Text = tuple[list[int], list[int]]
 
@@ -138,17 +136,12 @@ def train_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -
     steps, started, seen = max(1, len(batches) * recipe.tokens // sum(b.tokens for b in batches)), time.time(), 0
     print(f"{len(texts)} texts of {per_pass} tokens, {steps} steps", flush=True)
     for step in range(steps):
-        for optim in optims:
-            for group in optim.param_groups:
-                group["lr"] = recipe.learning_rate * rate_factor(step, steps, steps // 2 + 1, recipe.warmup)
+        set_rate(optims, recipe.learning_rate * rate_factor(step, steps, steps // 2 + 1, recipe.warmup))
         with torch.autocast(device.type, torch.bfloat16):
             features, logits = observe(target, batches[step].ids.to(device), recipe.feature_layers)
             losses, agreement = rollout_losses(head, embedding, batches[step], features, logits, recipe.rollout)
         torch.stack([loss * recipe.decay**s for s, loss in enumerate(losses)]).sum().backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 0.5)
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
+        update(head, optims, clip=0.5)
         seen += batches[step].tokens
         if step % 10 == 9 or step + 1 == steps:
             print(f"step {step + 1}/{steps}  agreement {' '.join(f'{a:.2f}' for a in agreement)}"

@@ -79,39 +79,61 @@ def validation_loss(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, 
     return sum(loss_of(model, next(stream), device).item() for _ in range(4)) / 4
 
 
-def train_lm(recipe: LMRecipe, tokenizer: PreTrainedTokenizerFast, work: Path, device: torch.device) -> Qwen3ForCausalLM:
-    """Train, or go on training, and return the model; the state lives in `work`/state.pt."""
+def train_lm(recipe: LMRecipe, tokenizer: PreTrainedTokenizerFast, work: Path, device: torch.device,
+             final: list[Batch] | None = None) -> Qwen3ForCausalLM:
+    """Train, or go on training, and return the model; the state lives in `work`/state.pt.
+
+    The last steps learn from the batches `final`, one each, instead of the documents (a draft model: the target's text).
+    """
     model = build(recipe, tokenizer).to(device)
     optims = optimisers(model, recipe.learning_rate)
-    state_file, first = work / "state.pt", 0
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device)
-        model.load_state_dict(state["model"])
-        for optim, saved in zip(optims, state["optims"]):
-            optim.load_state_dict(saved)
-        first = state["step"]
+    first = load_state(work / "state.pt", model, optims, device)
+    final = final or []
     stream = batches(tokenizer, recipe.seed, "train", recipe.batch_tokens)
-    for _ in range(first):
+    for _ in range(min(first, recipe.steps - len(final))):
         next(stream)
     seen, started = 0, time.time()
     for step in range(first, recipe.steps):
-        for optim in optims:
-            for group in optim.param_groups:
-                group["lr"] = recipe.learning_rate * rate_factor(step, recipe.steps, recipe.decay_steps, recipe.warmup)
-        batch = next(stream)
+        set_rate(optims, recipe.learning_rate * rate_factor(step, recipe.steps, recipe.decay_steps, recipe.warmup))
+        left = recipe.steps - step
+        batch = final[len(final) - left] if left <= len(final) else next(stream)
         loss = loss_of(model, batch, device)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optim in optims:
-            optim.step()
-            optim.zero_grad()
+        update(model, optims, clip=1.0)
         seen += batch.tokens
         if step % 10 == 9:
-            print(f"step {step + 1}/{recipe.steps}  loss {loss.item():.3f}  {seen / (time.time() - started):.0f} tokens/s", flush=True)
+            rate = seen / (time.time() - started)
+            print(f"step {step + 1}/{recipe.steps}  loss {loss.item():.3f}  {rate:.0f} tokens/s", flush=True)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            save_state(state_file, model, optims, step + 1)
+            save_state(work / "state.pt", model, optims, step + 1)
             print(f"step {step + 1}: validation loss {validation_loss(model, tokenizer, device):.4f}", flush=True)
     return model
+
+
+def set_rate(optims: list[torch.optim.Optimizer], rate: float) -> None:
+    """The learning rate of this step."""
+    for optim in optims:
+        for group in optim.param_groups:
+            group["lr"] = rate
+
+
+def update(model: torch.nn.Module, optims: list[torch.optim.Optimizer], clip: float) -> None:
+    """One step on clipped gradients, which are then dropped."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optim in optims:
+        optim.step()
+        optim.zero_grad()
+
+
+def load_state(file: Path, model: torch.nn.Module, optims: list[torch.optim.Optimizer], device: torch.device) -> int:
+    """Restore a stopped run; returns the step it had reached, 0 where there is none."""
+    if not file.exists():
+        return 0
+    state = torch.load(file, map_location=device)
+    model.load_state_dict(state["model"])
+    for optim, saved in zip(optims, state["optims"]):
+        optim.load_state_dict(saved)
+    return state["step"]
 
 
 def save_state(file: Path, model: torch.nn.Module, optims: list[torch.optim.Optimizer], step: int) -> None:

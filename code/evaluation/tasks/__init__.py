@@ -1,4 +1,4 @@
-"""Datasets, one file each: `questions(source) -> list[Question]` and `check(text, question) -> bool | None`.
+"""Datasets, one file each: `questions(subset) -> list[Question]` and `check(text, question) -> bool | None`.
 
 `--bench-name NAME` takes the file of that name; any other name means the question file in `data/NAME/`. A file is
 found by being here.
@@ -29,17 +29,17 @@ class Question:
 
 def names() -> list[str]:
     """Every task there is a file for."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("hub", "jsonl"))
 
 
-def load(bench: str, question_file: str | None = None) -> tuple[ModuleType, list[Question]]:
+def load(bench: str, question_file: str | None = None, subset: str = "all") -> tuple[ModuleType, list[Question]]:
     """The task module and its questions; a question file of the user's own is read as task `jsonl`."""
     if question_file or bench not in names():
         module = importlib.import_module(f"{__name__}.jsonl")
         found = module.questions(Path(question_file) if question_file else _default_file(bench))
     else:
         module = importlib.import_module(f"{__name__}.{bench}")
-        found = module.questions()
+        found = module.questions(subset)
     seen: set[str] = set()
     for question in found:
         if question.id in seen:

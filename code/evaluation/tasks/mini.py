@@ -4,7 +4,7 @@ from evaluation.boxed import last_boxed
 from evaluation.tasks import DATA, Question, jsonl
 
 
-def questions() -> list[Question]:
+def questions(subset: str = "all") -> list[Question]:
     return jsonl.questions(DATA / "mini" / "questions.jsonl")
 
 

@@ -81,7 +81,6 @@ def build(config: Config, host: Target) -> Drafter:
         raise UserError("EAGLE-3 needs --total-token of at least 2, --depth of at least 0 and --top-k of at least 1")
     path = str(MINI / "eagle3") if config.ea_model_path == "mini" else config.ea_model_path
     head = load_head(path, host.config, host.vocab_size).to(host.device, host.dtype)
-    host.capture(head.config.feature_layers)
     own = head.config.own_embeddings
     embedding = head.embed_tokens.weight if own else host.model.get_input_embeddings().weight
     top_k = min(config.top_k, head.config.draft_vocab)

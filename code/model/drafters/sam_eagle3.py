@@ -7,7 +7,7 @@ tokens yield a chain; X sees every step, also those it did not draft.
 import dataclasses
 from dataclasses import dataclass
 
-from model.draft import Context, Draft, Drafter, Level, Needs, Prefill, Request, StepOut, option, until_stop
+from model.draft import Context, Draft, Drafter, Level, Prefill, Request, StepOut, option, until_stop
 from model.engine.target import Target
 from model.index.suffix_automaton import SuffixAutomaton
 

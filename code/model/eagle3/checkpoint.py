@@ -148,7 +148,8 @@ def _check(head: Eagle3Head, tensors: dict[str, torch.Tensor], path: str) -> Non
     expected = {name: tuple(t.shape) for name, t in head.state_dict().items()}
     missing, unknown = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or unknown:
-        raise UserError(f"{path}: tensors missing: {', '.join(missing) or 'none'}; not understood: {', '.join(unknown) or 'none'}")
+        raise UserError(f"{path}: tensors missing: {', '.join(missing) or 'none'};"
+                        f" not understood: {', '.join(unknown) or 'none'}")
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, {shape} is expected")

@@ -116,7 +116,6 @@ def generate(target: Target, drafter: Drafter, request: Request, max_nodes: int 
     check(target, request)
     nodes = min(max_nodes, drafter.needs.max_nodes)
     target.reserve(capacity(request, nodes))
-    target.capture(drafter.needs.feature_layers)
     sequence, times, begun = Sequence(request), Times(), perf_counter()
     first = prefill(target, sequence, drafter)
     times.prefill = perf_counter() - begun

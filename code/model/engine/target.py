@@ -78,6 +78,7 @@ class Target:
     def forward(self, segments: list[Segment], last_only: bool = False,
                 feature_layers: tuple[int, ...] = ()) -> Output:
         """One forward over all rows of all segments; with `last_only` only the very last row's logits [1, V]."""
+        self.capture(feature_layers)
         step = Step(self.cache, segments, self.dtype, self.device)
         if self.graphs and len(segments) == 1 and len(segments[0].tokens) <= GROUPED_ROWS:
             mask = step.mask(0, self.groups, None)

@@ -1,0 +1,7 @@
+"""EAGLE-3, under the published launcher's name and flags; the same as `evaluation.inference --method eagle3`."""
+
+from evaluation.errors import guarded
+from evaluation.inference import main_for
+
+if __name__ == "__main__":
+    guarded(lambda: main_for("eagle3", suffix="-temperature-{temperature}"))()

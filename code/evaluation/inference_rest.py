@@ -1,0 +1,7 @@
+"""REST, under the published launcher's name and flags; the same as `evaluation.inference --method rest`."""
+
+from evaluation.errors import guarded
+from evaluation.inference import main_for
+
+if __name__ == "__main__":
+    guarded(lambda: main_for("rest", suffix="-temperature-{temperature}-top_p-{sampling_top_p}"))()

@@ -1,0 +1,114 @@
+"""A user's mistake is one clear line and exit code 2, and nothing is written."""
+
+import json
+import sys
+
+import pytest
+
+from evaluation import inference, inference_samd, speed, verify
+from evaluation.errors import guarded
+from evaluation.writer import RecordWriter
+from model.checkpoint import MINI
+from tests.test_harness import manifest, record
+
+RUN = ["--model-path", "mini", "--method", "pld"]
+
+
+def stopped(main, capsys) -> str:
+    """Run a guarded program; its one line on standard error."""
+    with pytest.raises(SystemExit) as stop:
+        guarded(main)()
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    line = captured.err.strip().splitlines()[-1]
+    assert line.startswith("error: ") and "Traceback" not in captured.err
+    return line
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--method", "pld"], "--model-path"),
+    (["--model-path", "mini"], "which method"),
+    (["--model-path", "mini", "--method", "pdl"], "did you mean 'pld'"),
+    (["--model-path", "/nowhere", "--method", "pld"], "not a folder"),
+    ([*RUN, "--temperature", "-1"], "--temperature must be at least 0"),
+    ([*RUN, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
+    ([*RUN, "--max-new-tokens", "99999"], "exceed the model's context"),
+    ([*RUN, "--max-new-tokens", "many"], "invalid int value"),
+    ([*RUN, "--thinking-budget", "2"], "--thinking-budget"),
+    ([*RUN, "--paradigm", "best_of"], "did you mean 'best_of_n'"),
+    ([*RUN, "--BON", "--samples", "0"], "--samples must be at least 1"),
+    ([*RUN, "--bench-name", "nothing"], "no task 'nothing'"),
+    ([*RUN, "--question-file", "/nowhere.jsonl"], "cannot read"),
+    ([*RUN, "--question-begin", "500"], "leaves none"),
+    ([*RUN, "--colour", "red"], "unrecognized arguments: --colour"),
+    ([*RUN, "--device", "cuda"], "finds no GPU"),
+    ([*RUN, "--chat-template", "/nowhere"], "cannot read --chat-template"),
+    (["--model-path", "mini", "--method", "rest", "--datastore-path", "/nowhere"], "python -m training.datastore"),
+    (["--model-path", "mini", "--method", "sps", "--sps-mode", "x"], "coupled, rejection"),
+])
+def test_inference(flags, said, capsys, tmp_path):
+    import torch
+
+    if "cuda" in flags and torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    target = tmp_path / "out" / "r.jsonl"
+    assert said in stopped(lambda: inference.main_for(None, [*flags, "--answer-file", str(target)]), capsys)
+    assert not target.exists()
+
+
+def test_model_folders(tmp_path, capsys):
+    def line(folder):
+        return stopped(lambda: inference.main_for(None, ["--method", "pld", "--model-path", str(folder)]), capsys)
+
+    assert "config.json" in line(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    assert "cannot load a tokenizer" in line(tmp_path) or "not a usable" in line(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert "cannot load a model" in line(tmp_path)
+    for file in (MINI / "target").iterdir():
+        data = file.read_bytes()
+        (tmp_path / file.name).write_bytes(data[:5000] if file.suffix == ".safetensors" else data)
+    assert "damaged" in line(tmp_path)
+
+
+def test_output_folder_not_writable(capsys):
+    assert "cannot write" in stopped(
+        lambda: inference.main_for(None, [*RUN, "--question-end", "1", "--answer-file", "/proc/x/r.jsonl"]), capsys)
+
+
+def test_malformed_question_line(tmp_path, capsys):
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question_id": 1, "turns": ["a"]}\n{"question_id": 2, "turns": ["b"]\n{"question_id": 3, "turns": ["c"]}\n')
+    assert "line 2" in stopped(lambda: inference.main_for(None, [*RUN, "--question-file", str(file)]), capsys)
+
+
+def speed_line(monkeypatch, capsys, *flags) -> str:
+    monkeypatch.setattr(sys, "argv", ["speed.py", *map(str, flags)])
+    return stopped(speed.main, capsys)
+
+
+def written(path, records):
+    with RecordWriter(path, manifest(), 1) as writer:
+        writer.append(records)
+    return path
+
+
+def test_speed(monkeypatch, capsys, tmp_path):
+    one = written(tmp_path / "a.jsonl", [record("1")])
+    two = written(tmp_path / "b.jsonl", [record("2", method="vanilla")])
+    other = written(tmp_path / "c.jsonl", [record("1", method="vanilla", prompt_hash="other")])
+    assert "no question in common" in speed_line(monkeypatch, capsys, "--file-path", one, "--base-path", two)
+    assert "different prompts" in speed_line(monkeypatch, capsys, "--file-path", one, "--base-path", other)
+    (tmp_path / "empty").mkdir()
+    assert "no records" in speed_line(monkeypatch, capsys, tmp_path / "empty")
+    assert "not a folder" in speed_line(monkeypatch, capsys, tmp_path / "none")
+    assert "give a folder" in speed_line(monkeypatch, capsys)
+    one.write_text(one.read_text().replace('"schema": 1', '"schema": 7'))
+    assert "schema 7 is unknown" in speed_line(monkeypatch, capsys, tmp_path)
+
+
+def test_other_programs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verify", "--model-path", "mini", "--method", "pdl"])
+    assert "did you mean 'pld'" in stopped(verify.main, capsys)
+    monkeypatch.setattr(sys, "argv", ["samd", "--tree_method", "eagle9", "--model-path", "mini"])
+    assert "--tree_method is one of" in stopped(inference_samd.main, capsys)
