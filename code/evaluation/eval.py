@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-import torch
-
+from evaluation.meter import Meter
 from evaluation.paradigms import Answer, Message
 from evaluation.progress import Progress
 from evaluation.prompting import answer_of, prompt_ids
@@ -96,7 +95,7 @@ class Run:
                   on_step: Callable[[Sequence], None]) -> tuple[Record, Answer]:
         request = self.request(question, messages, choice, sample, round)
         self.drafter.enter("request", f"{question.id}/{choice}/{sample}/{round}")
-        _reset_peak(self.loaded.target.device)
+        meter = Meter(self.loaded.target.device)
         try:
             result = generate(self.loaded.target, self.drafter, request, self.settings.max_nodes, on_step)
         except UserError:
@@ -104,12 +103,12 @@ class Run:
         except Exception as error:
             # recorded as failed, without numbers; the drafter may be half-way, so it starts afresh
             self.drafter.enter("run", "after a failure")
-            return self._record(question, request, None, "", f"{type(error).__name__}: {error}"), Answer("", None)
+            return self._record(question, request, None, "", meter, f"{type(error).__name__}: {error}"), Answer("", None)
         answer = answer_of(self.loaded.tokenizer, self.loaded.family, result.output_ids, request.stop_ids)
-        return self._record(question, request, result, answer.text, ""), answer
+        return self._record(question, request, result, answer.text, meter), answer
 
-    def _record(self, question: Question, request: Request, result: Generation | None, text: str,
-                error: str) -> Record:
+    def _record(self, question: Question, request: Request, result: Generation | None, text: str, meter: Meter,
+                error: str = "") -> Record:
         s, times = self.settings, result.times if result else None
         prompt = ",".join(map(str, request.prompt_ids)).encode()
         return Record(
@@ -126,7 +125,8 @@ class Run:
             draft_source=run_lengths(result.sources) if result else [],
             prefill_time=times and times.prefill, wall_time=times and times.wall, draft_time=times and times.draft,
             verify_time=times and times.verify, accept_time=times and times.accept, other_time=times and times.other,
-            peak_memory=_peak(self.loaded.target.device) if result else None, error=error, tstamp=time.time())
+            peak_memory=meter.peak_memory() if result else None, energy=meter.energy() if result else None, error=error,
+            tstamp=time.time())
 
 
 def run_questions(run: Run, questions: list[Question], writer: RecordWriter, progress: Progress) -> None:
@@ -146,19 +146,3 @@ def warm_up(run: Run, question: Question, progress: Progress) -> None:
     for _ in range(run.settings.warmup):
         run.drafter.enter("run", "warm-up")
         short.answer(question, lambda what: progress.generation(f"warm-up {what}"), progress.step)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: torch.device) -> int | None:
-    """Bytes: of the accelerator since the generation began; on a CPU the process's peak so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -106,7 +106,7 @@ def main_for(method: str | None = None, argv: list[str] | None = None, suffix: s
     questions = select(questions, args)
     run, settings = build_run(args, questions)
     path = answer_file(args, run.settings.paradigm, run.settings.model_id)
-    book = manifest.build(settings, argv, run.loaded.target, questions)
+    book = manifest.build(settings, argv, run.loaded, questions)
     with RecordWriter(path, book, run.generations) as writer:
         for notice in writer.notices:
             print(notice)

@@ -13,14 +13,19 @@ from typing import Any
 import torch
 
 from evaluation.tasks import Question
+from model.checkpoint import Loaded
 from model.engine.target import Target
 
 
-def build(settings: dict[str, Any], argv: list[str], target: Target, questions: list[Question]) -> dict[str, Any]:
+def build(settings: dict[str, Any], argv: list[str], loaded: Loaded, questions: list[Question]) -> dict[str, Any]:
     """The manifest: `settings` decide the records and are compared on resume; the rest says where they came from."""
+    target = loaded.target
     return {
         "schema": 1,
         "settings": {**settings, "questions_hash": questions_hash(questions), "model": fingerprint(target)},
+        "questions": len(questions),
+        "model_folder": target.path,
+        "end_think_id": loaded.family.end_think_id(loaded.tokenizer),
         "arguments": argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_state(),

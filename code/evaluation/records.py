@@ -52,6 +52,8 @@ class Record:
     accept_time: float | None
     other_time: float | None
     peak_memory: int | None
+    energy: float | None
+    """Joules of the GPU's board while it ran, where NVML tells; None elsewhere."""
     error: str
     tstamp: float
     schema: int = SCHEMA

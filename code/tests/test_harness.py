@@ -33,7 +33,7 @@ def record(question="1", sample=0, round=0, **changes) -> Record:
         method="pld", temperature=0.0, memory_scope="request", model_id="m", answer_id="a", prompt_tokens=3,
         prompt_hash="h", finish_reason="stop", output_ids=[1, 2, 3, 4], text="t", new_tokens=4, forced_tokens=0,
         accept_lengths=[1, 2], draft_lengths=[0, 3], draft_source=[["none", 1], ["pld", 1]], prefill_time=0.1,
-        wall_time=1.0, draft_time=0.1, verify_time=0.7, accept_time=0.05, other_time=0.05, peak_memory=10, error="",
+        wall_time=1.0, draft_time=0.1, verify_time=0.7, accept_time=0.05, other_time=0.05, peak_memory=10, energy=None, error="",
         tstamp=1.0)
     return Record(**{**fields, **changes})
 

@@ -1,0 +1,110 @@
+"""Measure what verifying n nodes costs on this machine: the curve behind predicted speed-ups.
+
+    python -m evaluation.calibrate --model-path mini --out data/mini/calibration.json
+
+For every number of nodes and every context length: the median time of one verification forward, up to reading the
+tokens. On a GPU also the share of the memory-bandwidth roofline that vanilla's step reaches.
+"""
+
+import json
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from evaluation.cli import Parser, device_and_dtype, model_flags
+from evaluation.errors import guarded
+from evaluation.manifest import device_of
+from evaluation.tables import number, render
+from evaluation.writer import write_atomically
+from model import checkpoint
+from model.draft import Draft, Needs, Request
+from model.engine.decode import Sequence
+from model.engine.target import Target
+from model.engine.verify import verify
+from model.errors import UserError
+
+NODES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def verify_seconds(target: Target, nodes: int, context: int, repeats: int) -> float:
+    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens (whatever those hold)."""
+    request = Request([1] * context, 10 * repeats + nodes)
+    times = []
+    for i in range(repeats + 3):
+        sequence = Sequence(request, cached=context)
+        sequence.emission.ids.append(1)
+        draft = Draft.chain(1, [2 + (j + i) % 7 for j in range(nodes - 1)], "calibrate")
+        begun = perf_counter()
+        _, read = verify(target, [(sequence, draft)], Needs(max_nodes=nodes))
+        times.append(read - begun)
+    return median(times[3:])
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a second of copying half a gigabyte on the device: read plus written."""
+    source = torch.empty(1 << 28, dtype=torch.float16, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(10):
+        torch.cuda.synchronize(device)
+        begun = perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize(device)
+        times.append(perf_counter() - begun)
+    return 2 * source.numel() * source.element_size() / median(times)
+
+
+def step_bytes(target: Target, context: int) -> int:
+    """Bytes a vanilla step must read: the weights (an input embedding that is not the output one aside) and the cache."""
+    embedding = target.model.get_input_embeddings().weight
+    tied = embedding.data_ptr() == target.model.get_output_embeddings().weight.data_ptr()
+    weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
+    weights -= 0 if tied else embedding.numel() * embedding.element_size()
+    return weights + target.cache.bytes * context // target.cache.positions
+
+
+def measure(target: Target, contexts: list[int], repeats: int) -> dict[str, Any]:
+    """The curve at the first context, all contexts' curves, and on a GPU the roofline."""
+    target.reserve(max(contexts) + max(NODES) + 8)
+    curves = {str(c): [verify_seconds(target, n, c, repeats) for n in NODES] for c in contexts}
+    found: dict[str, Any] = {"nodes": list(NODES), "seconds": curves[str(contexts[0])], "contexts": curves,
+                             "device": device_of(target), "threads": torch.get_num_threads(), "dtype": str(target.dtype)}
+    if target.device.type == "cuda":
+        bandwidth = copy_bandwidth(target.device)
+        found["copy_bandwidth"] = bandwidth
+        found["roofline"] = {c: step_bytes(target, int(c)) / bandwidth / seconds[0] for c, seconds in curves.items()}
+    return found
+
+
+def main() -> int:
+    parser = Parser(description=__doc__.split("\n")[0])
+    model_flags(parser)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; DIR/calibration.json for the report of DIR")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[512], help="cached tokens, the first for the report")
+    parser.add_argument("--repeats", type=int, default=30)
+    args = parser.parse_args()
+    if args.repeats < 1 or min(args.contexts) < 1:
+        raise UserError("--repeats and --contexts must be at least 1")
+    device, dtype = device_and_dtype(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    target = checkpoint.load_target(checkpoint.resolve(args.model_path), dtype, device, args.device_map)
+    if max(args.contexts) + max(NODES) > target.max_positions:
+        raise UserError(f"--contexts: the model has {target.max_positions} positions")
+    found = measure(target, args.contexts, args.repeats)
+    rows = [[c, *(f"{1e3 * s:.2f} ({number(s / seconds[0])})" for s in seconds)] for c, seconds in found["contexts"].items()]
+    print(render(["context", *(f"n = {n}" for n in NODES)], rows))
+    print("milliseconds of one verification of n nodes, and in vanilla steps (n = 1)")
+    if "roofline" in found:
+        shares = ", ".join(f"{share:.0%} at {c}" for c, share in found["roofline"].items())
+        print(f"copy bandwidth {found['copy_bandwidth'] / 1e12:.2f} TB/s; vanilla reaches {shares} of it")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    guarded(main)()
