@@ -31,6 +31,7 @@ def base_parser(method: str | None) -> Parser:
         options = parser.add_argument_group(f"options of {method}")
         for config in draft.config_types(method):
             _option_flags(options, config)
+    _worker_flags(parser.add_argument_group("several workers (Ray)"))
     _legacy_flags(parser.add_argument_group("accepted for old command lines"), method)
     return parser
 
@@ -88,6 +89,13 @@ def _option_flags(group: Any, config: type) -> None:
         group.add_argument(*flags, dest=field.name, default=field.default, help=field.metadata.get("help", ""), **extra)
 
 
+def _worker_flags(group: Any) -> None:
+    group.add_argument("--workers", type=int, default=0, help="CPU processes of one thread each, on this machine")
+    group.add_argument("--num-gpus-total", type=float, default=1, help="GPUs of all workers together")
+    group.add_argument("--num-gpus-per-model", type=float, default=1, help="GPUs a worker's model is placed on")
+    group.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster; 'auto': the one on this machine")
+
+
 def _legacy_flags(group: Any, method: str | None) -> None:
     for flag in ("--use-cot-data", "--load-in-8bit"):
         group.add_argument(flag, action="store_true", help="not needed")
@@ -115,9 +123,11 @@ def config_from(config: type, args: argparse.Namespace) -> Any:
 def check_numbers(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense, before anything is loaded."""
     for name, least in (("max_new_tokens", 1), ("num_choices", 1), ("max_nodes", 1), ("warmup", 0), ("temperature", 0),
-                        ("sampling_top_k", 0), ("threads", 0)):
+                        ("sampling_top_k", 0), ("threads", 0), ("workers", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
+    if args.num_gpus_per_model <= 0 or args.num_gpus_total <= 0:
+        raise UserError("--num-gpus-total and --num-gpus-per-model must be above 0")
     if not 0 <= args.sampling_top_p <= 1:
         raise UserError(f"--sampling-top-p must be between 0 and 1, not {args.sampling_top_p}")
     args.sampling_top_p = args.sampling_top_p or 1.0

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+from evaluation import paradigms
 from evaluation.meter import Meter
 from evaluation.paradigms import Answer, Message
 from evaluation.progress import Progress
 from evaluation.prompting import answer_of, prompt_ids
 from evaluation.records import Record, run_lengths
+from evaluation.sharing import Sharing
 from evaluation.tasks import Question
 from evaluation.writer import RecordWriter
 from model.checkpoint import Loaded
@@ -114,7 +116,7 @@ class Run:
         return Record(
             question_id=question.id, category=question.category, paradigm=s.paradigm, choice=request.choice,
             sample=request.sample, round=request.round, seed=s.seed, method=s.method, temperature=s.temperature,
-            memory_scope=self.drafter.scope, model_id=s.model_id, answer_id=uuid.uuid4().hex,
+            memory_scope=s.memory_scope, model_id=s.model_id, answer_id=uuid.uuid4().hex,
             prompt_tokens=len(request.prompt_ids), prompt_hash=hashlib.sha256(prompt).hexdigest()[:16],
             finish_reason=result.finish_reason if result else "failed",
             output_ids=result.output_ids if result else [], text=text,
@@ -126,7 +128,21 @@ class Run:
             prefill_time=times and times.prefill, wall_time=times and times.wall, draft_time=times and times.draft,
             verify_time=times and times.verify, accept_time=times and times.accept, other_time=times and times.other,
             peak_memory=meter.peak_memory() if result else None, energy=meter.energy() if result else None, error=error,
-            tstamp=time.time())
+            tstamp=time.time(), shared=False)
+
+
+def failed_records(question: Question, settings: dict[str, Any], generations: int, error: str) -> list[Record]:
+    """Records of a question whose worker died: without numbers, and without what only a worker knows."""
+    paradigm = paradigms.load(settings["paradigm"])
+    pairs = paradigm.generations(paradigm.Config(**settings["paradigm_options"]))
+    return [Record(
+        question_id=question.id, category=question.category, paradigm=settings["paradigm"], choice=i // len(pairs),
+        sample=pairs[i % len(pairs)][0], round=pairs[i % len(pairs)][1], seed=settings["seed"], method=settings["method"],
+        temperature=settings["temperature"], memory_scope=settings["memory_scope"], model_id=settings["model_id"],
+        answer_id=uuid.uuid4().hex, prompt_tokens=0, prompt_hash="", finish_reason="failed", output_ids=[], text="",
+        new_tokens=None, forced_tokens=None, accept_lengths=[], draft_lengths=[], draft_source=[], prefill_time=None,
+        wall_time=None, draft_time=None, verify_time=None, accept_time=None, other_time=None, peak_memory=None, energy=None,
+        error=error, tstamp=time.time(), shared=False) for i in range(generations)]
 
 
 def run_questions(run: Run, questions: list[Question], writer: RecordWriter, progress: Progress) -> None:
@@ -135,9 +151,13 @@ def run_questions(run: Run, questions: list[Question], writer: RecordWriter, pro
     if todo and run.settings.warmup:
         warm_up(run, todo[0], progress)
     run.drafter.enter("run", run.settings.model_id)
-    for question in todo:
-        writer.append(run.answer(question, progress.generation, progress.step))
-        progress.question_done()
+    sharing = Sharing(run.loaded.target.device)
+    try:
+        for question in todo:
+            writer.append(sharing.mark(run.answer(question, progress.generation, progress.step)))
+            progress.question_done()
+    finally:
+        sharing.close()
 
 
 def warm_up(run: Run, question: Question, progress: Progress) -> None:

@@ -72,8 +72,11 @@ def answer_file(args: argparse.Namespace, paradigm: str, name: str) -> Path:
     return DATA / args.bench_name / folder / f"{name}.jsonl"
 
 
-def build_run(args: argparse.Namespace, questions: list[Question]) -> tuple[Run, dict[str, Any]]:
-    """Load model and drafter; returns the run and the settings its records depend on."""
+def build_run(args: argparse.Namespace, questions: list[Question], workers: int = 1) -> tuple[Run, dict[str, Any]]:
+    """Load model and drafter; returns the run and the settings its records depend on.
+
+    With `workers` above 1 what is remembered over a run is remembered by each worker for itself, and recorded so.
+    """
     paradigm_name = chosen_paradigm(args)
     paradigm = paradigms.load(paradigm_name)
     paradigm_config = config_from(paradigm.Config, args)
@@ -86,8 +89,9 @@ def build_run(args: argparse.Namespace, questions: list[Question]) -> tuple[Run,
     drafter = draft.load(args.method, loaded.target, options)
     if args.memory_scope:
         drafter.remember(args.memory_scope)
+    scope = f"run (each of {workers} workers)" if drafter.scope == "run" and workers > 1 else drafter.scope
     settings = Settings(args.method, paradigm_name, args.model_id, args.temperature, args.max_new_tokens, args.seed,
-                        args.num_choices, drafter.scope, budget, args.max_nodes, args.warmup, args.sampling_top_k,
+                        args.num_choices, scope, budget, args.max_nodes, args.warmup, args.sampling_top_k,
                         args.sampling_top_p)
     run = Run(settings, loaded, drafter, paradigm, paradigm_config)
     run.check(questions)
@@ -104,8 +108,12 @@ def main_for(method: str | None = None, argv: list[str] | None = None, suffix: s
     check_numbers(args)
     _, questions = tasks.load(args.bench_name, args.question_file, args.subset)
     questions = select(questions, args)
+    path = answer_file(args, chosen_paradigm(args), args.model_id)
+    if args.workers or args.ray_address or args.num_gpus_total > args.num_gpus_per_model:
+        from evaluation.pool import placement, run_pool
+
+        return run_pool(args, argv, questions, placement(args), path)
     run, settings = build_run(args, questions)
-    path = answer_file(args, run.settings.paradigm, run.settings.model_id)
     book = manifest.build(settings, argv, run.loaded, questions)
     with RecordWriter(path, book, run.generations) as writer:
         for notice in writer.notices:

@@ -56,6 +56,8 @@ class Record:
     """Joules of the GPU's board while it ran, where NVML tells; None elsewhere."""
     error: str
     tstamp: float
+    shared: bool
+    """Another run used the same GPU or cores meanwhile: the times are not comparable."""
     schema: int = SCHEMA
 
     @property

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from model.engine.target import Target
 from model.errors import UserError
 from model.targets import Family, family_of, stop_ids
 
-MINI = Path(__file__).resolve().parents[1] / "data" / "mini"
+# where packages travel to other machines, the data folder does not lie beside them
+MINI = Path(os.environ.get("SPECTTS_DATA") or Path(__file__).resolve().parents[1] / "data") / "mini"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 

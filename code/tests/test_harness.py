@@ -34,7 +34,7 @@ def record(question="1", sample=0, round=0, **changes) -> Record:
         prompt_hash="h", finish_reason="stop", output_ids=[1, 2, 3, 4], text="t", new_tokens=4, forced_tokens=0,
         accept_lengths=[1, 2], draft_lengths=[0, 3], draft_source=[["none", 1], ["pld", 1]], prefill_time=0.1,
         wall_time=1.0, draft_time=0.1, verify_time=0.7, accept_time=0.05, other_time=0.05, peak_memory=10, energy=None, error="",
-        tstamp=1.0)
+        tstamp=1.0, shared=False)
     return Record(**{**fields, **changes})
 
 

@@ -28,12 +28,12 @@ from training.tokenizer import train_tokenizer
 SEED = 1
 TARGET = LMRecipe(layers=12, hidden=192, feed_forward=512, heads=3, kv_heads=1, steps=1800, decay_steps=750,
                   learning_rate=8e-3)
-DRAFT = LMRecipe(layers=2, hidden=128, feed_forward=384, heads=2, kv_heads=1, steps=1400, decay_steps=500,
+DRAFT = LMRecipe(layers=2, hidden=128, feed_forward=384, heads=2, kv_heads=1, steps=1200, decay_steps=500,
                  learning_rate=8e-3)
-TEXTS = 2400       # training-split prompts the target answers, two thirds of them at temperature 0.6, the rest at 0
+TEXTS = 1536       # training-split prompts the target answers, two thirds of them at temperature 0.6, the rest at 0
 TEXT_TOKENS = 640  # longest answer
-HEAD_TOKENS = 1_800_000
-STORE_TEXTS = 2000
+HEAD_TOKENS = 1_500_000
+STORE_TEXTS = 1400
 
 
 class Family:

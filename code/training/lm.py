@@ -88,6 +88,8 @@ def train_lm(recipe: LMRecipe, tokenizer: PreTrainedTokenizerFast, work: Path, d
     model = build(recipe, tokenizer).to(device)
     optims = optimisers(model, recipe.learning_rate)
     first = load_state(work / "state.pt", model, optims, device)
+    if first >= recipe.steps:
+        return model
     final = final or []
     stream = batches(tokenizer, recipe.seed, "train", recipe.batch_tokens)
     for _ in range(min(first, recipe.steps - len(final))):

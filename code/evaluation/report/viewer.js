@@ -49,7 +49,7 @@
     body.className = "trace";
     steps.forEach((s, number) => {
       const span = document.createElement("span");
-      span.className = "step" + (number === step ? " now" : "") + (number > step && step > 0 ? " later" : "");
+      span.className = "step" + (step > 0 && number === step ? " now" : "") + (number > step && step > 0 ? " later" : "");
       span.title = `step ${number}: ${s.source}, ${s.to - s.from} token(s)`;
       for (let i = s.from; i < s.to; i++) {
         const token = document.createElement("span");

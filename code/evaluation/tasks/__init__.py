@@ -5,6 +5,7 @@ found by being here.
 """
 
 import importlib
+import os
 import pkgutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 from model.errors import UserError
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+# where packages travel to other machines, the data folder does not lie beside them
+DATA = Path(os.environ.get("SPECTTS_DATA") or Path(__file__).resolve().parents[2] / "data")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""The same run spread over workers: same records, nothing lost when processes die. Real Ray clusters on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluation import inference
+from evaluation.errors import guarded
+from evaluation.records import read_records
+from tests.test_harness import CODE
+
+ray = pytest.importorskip("ray")
+
+RUN = ["--method", "recycling", "--model-path", "mini", "--paradigm", "best_of_n", "--samples", "2", "--temperature", "0.6",
+       "--max-new-tokens", "24", "--question-end", "5", "--warmup", "0"]
+
+
+def essence(path: Path) -> list[tuple]:
+    return sorted((r.key, r.output_ids, r.accept_lengths, r.draft_lengths, r.draft_source) for r in read_records(path))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> list[tuple]:
+    path = tmp_path_factory.mktemp("alone") / "r.jsonl"
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--threads", "1"])
+    return essence(path)
+
+
+@pytest.fixture
+def two_nodes():
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+def test_three_workers_write_what_one_process_writes(alone, tmp_path):
+    path = tmp_path / "r.jsonl"
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--workers", "3"])
+    assert essence(path) == alone
+    assert all(r.shared for r in read_records(path)) == ((os.cpu_count() or 1) < 3)
+
+
+def test_several_nodes_write_what_one_process_writes(alone, tmp_path, two_nodes):
+    path = tmp_path / "r.jsonl"
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--ray-address", two_nodes.address])
+    assert essence(path) == alone
+
+
+def _workers() -> list[int]:
+    """Process ids of this test's Ray actors, which Ray titles ray::Worker."""
+    found = subprocess.run(["pgrep", "-f", "^ray::Worker"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def _kill_when_answering(path: Path, times: int, killed: list[int]) -> None:
+    """Kill a worker as soon as the run has begun to answer, `times` times."""
+    deadline = time.time() + 240
+    while len(killed) < times and time.time() < deadline:
+        answering = [p for p in _workers() if ".answer" in Path(f"/proc/{p}/cmdline").read_text()]
+        fresh = [p for p in answering if p not in killed]
+        if fresh and path.exists():
+            os.kill(fresh[0], signal.SIGKILL)
+            killed.append(fresh[0])
+        time.sleep(0.02)
+
+
+def test_a_killed_workers_question_goes_to_another(alone, tmp_path):
+    path, killed = tmp_path / "r.jsonl", []
+    killer = threading.Thread(target=_kill_when_answering, args=(path, 1, killed), daemon=True)
+    killer.start()
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--workers", "2"])
+    assert killed and essence(path) == alone
+
+
+def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, tmp_path, capsys):
+    path, killed = tmp_path / "r.jsonl", []
+    one = [*RUN, "--question-end", "1", "--max-new-tokens", "600", "--answer-file", str(path), "--workers", "1"]
+    killer = threading.Thread(target=_kill_when_answering, args=(path, 3, killed), daemon=True)
+    killer.start()
+    inference.main_for(None, one)
+    records = read_records(path)
+    assert len(killed) == 3 and len(records) == 2
+    assert all(r.failed and "worker died" in r.error and r.new_tokens is None for r in records)
+
+
+def test_a_killed_driver_resumes(alone, tmp_path):
+    path = tmp_path / "r.jsonl"
+    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--answer-file", str(path), "--workers", "2"]
+    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 240
+    while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert essence(path)
+    subprocess.run(command, cwd=CODE, check=True, capture_output=True)
+    assert essence(path) == alone
+
+
+def test_without_ray_one_clear_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in [m for m in sys.modules if m.startswith("evaluation.pool")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit) as stop:
+        guarded(lambda: inference.main_for(None, [*RUN, "--workers", "2"]))()
+    assert stop.value.code == 2 and "pip install -e 'code[ray]'" in capsys.readouterr().err
+
+
+def test_the_plain_loop_imports_nothing_of_ray():
+    code = ("import sys; from evaluation import inference; inference.parse(['--method', 'pld', '--model-path', 'mini']);"
+            "sys.exit(any(m == 'ray' or m.startswith('ray.') for m in sys.modules))")
+    subprocess.run([sys.executable, "-c", code], cwd=CODE, check=True)

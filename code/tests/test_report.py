@@ -1,0 +1,248 @@
+"""Statistics against definitions and other libraries; the report in a real browser."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evaluation import acceptance, leaderboard, metrics, redundancy, speed, verdicts
+from evaluation.boxed import last_boxed
+from evaluation.metrics import Total
+from evaluation.report import __main__ as report
+from evaluation.report.data import gather
+from evaluation.writer import RecordWriter
+from tests.test_bad_input import stopped
+from tests.test_harness import record
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+def totals(seconds: list[float]) -> dict[str, Total]:
+    return {str(i): Total(100, s) for i, s in enumerate(seconds)}
+
+
+def test_speed_up_of_known_totals():
+    up = metrics.speed_up(totals([1, 2, 4]), totals([2, 4, 4]))
+    assert up.ratio == pytest.approx(10 / 7) and up.mean == pytest.approx(5 / 3) and up.questions == 3
+    assert up.low <= up.ratio <= up.high
+    alone = metrics.speed_up(totals([1]), totals([2]))
+    assert alone.ratio == 2 and np.isnan(alone.low)
+
+
+def test_a_question_with_a_failed_generation_is_left_out():
+    good, bad = record("1"), record("2", finish_reason="failed", new_tokens=None, wall_time=None)
+    assert set(metrics.by_question([good, record("2"), bad])) == {"1"}
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng, covered, runs = np.random.default_rng(0), 0, 60
+    for _ in range(runs):
+        base = rng.uniform(1, 3, 25)
+        mine = base / (1.5 * rng.lognormal(0, 0.2, 25))
+        up = metrics.speed_up(totals(mine.tolist()), totals(base.tolist()))
+        truth = 1.5 * np.exp(0.02)
+        covered += up.low <= truth * 1.03 and up.high >= truth * 0.97
+    assert covered / runs > 0.85
+
+
+def test_verdicts_tell_apart_what_differs_and_nothing_else():
+    rng = np.random.default_rng(1)
+    base = rng.uniform(1, 3, 30)
+    same, faster = base * rng.lognormal(0, 0.05, 30), base / 1.3 * rng.lognormal(0, 0.05, 30)
+    found = {(v.a, v.b): v for v in verdicts.all_pairs(
+        {"a": totals(base.tolist()), "b": totals(same.tolist()), "c": totals(faster.tolist())})}
+    assert all(v.text == "c faster" for (a, _), v in found.items() if a == "c")
+    (tie,) = [v for pair, v in found.items() if "c" not in pair]
+    assert tie.text == "not distinguishable" and 0.005 < tie.could_show < 0.1
+
+
+def test_smallest_difference_has_the_power_it_claims():
+    """At the stated difference a paired t-test on log-ratios rejects in about 80 % of runs."""
+    rng, hits, runs, sd = np.random.default_rng(2), 0, 400, 0.1
+    base = np.ones(40)
+    shown = np.log1p(verdicts.smallest_difference((base, base, base, np.exp(rng.normal(0, sd, 40)))))
+    for _ in range(runs):
+        hits += stats.ttest_1samp(rng.normal(shown, sd, 40), 0).pvalue < 0.05
+    assert 0.6 < hits / runs < 0.95
+
+
+def test_acceptance_by_everything():
+    r = record(output_ids=[9, 1, 2, 7, 3, 4, 5, 6], new_tokens=8, accept_lengths=[3, 1, 3], draft_lengths=[4, 0, 2],
+               draft_source=[["sam", 1], ["none", 1], ["eagle3", 1]])
+    assert acceptance.by_phase([r], 7)["thinking"].emitted == 3 and acceptance.by_phase([r], 7)["answer"].emitted == 4
+    assert set(acceptance.by_phase([r], None)) == {"thinking"}
+    assert {k: t.mat for k, t in acceptance.by_source([r]).items()} == {"sam": 3, "none": 1, "eagle3": 3}
+    survival = acceptance.by_draft_position([r])
+    assert [survival.rate(d) for d in (1, 2, 3)] == [1, 1, 0]
+    assert sum(t.emitted for t in acceptance.by_place([r])) == 7
+
+
+@pytest.mark.parametrize("ids, loops", [([1, 2, 3] * 40, True), (list(range(150)), False), ([*range(100), *[5] * 70], True),
+                                        ([1, 2] * 10, False)])
+def test_looping_rule(ids, loops):
+    assert acceptance.looping(record(output_ids=ids, finish_reason="length")) is loops
+
+
+def test_redundancy_counts_by_hand():
+    first, second = record(sample=0, output_ids=[1, 2, 1, 2]), record(sample=1, output_ids=[1, 2, 5])
+    found = redundancy.recurrence([first, second], 2)
+    # 2-grams: 12 21 12 | 12 25: own once, in the other sample once
+    assert found["own"] == pytest.approx(1 / 5) and found["samples"] == pytest.approx(1 / 5)
+    assert found["any"] == pytest.approx(2 / 5) and found["rounds"] == 0
+    bins = redundancy.longest_matches([first, second])
+    assert bins["whole question"][redundancy.MATCHES.index(2)] > bins["own text"][redundancy.MATCHES.index(2)]
+
+
+def test_last_boxed_balances_braces():
+    assert last_boxed("\\boxed{1} then \\boxed{\\frac{1}{2}}.") == "\\frac{1}{2}"
+    assert last_boxed("\\boxed{7} and \\boxed{unclosed") == "7"
+    assert last_boxed("nothing") is None
+
+
+# --- a synthetic run, its report, table and leaderboard ----------------------------------------------------------
+def synthetic(folder: Path, questions: int = 6, tokens: int = 60, methods=("vanilla", "pld", "sam"), seed: int = 0,
+              **settings) -> Path:
+    rng = np.random.default_rng(seed)
+    texts = {(q, s): rng.integers(0, 50, tokens).tolist() for q in range(questions) for s in range(2)}
+    for method in methods:
+        path = folder / f"{method}.jsonl"
+        book = {"settings": {"model": "m", "seed": 0, "questions_hash": "h", **settings}, "questions": questions,
+                "end_think_id": 7, "device": f"machine {seed}"}
+        with RecordWriter(path, book, 2) as writer:
+            for q in range(questions):
+                writer.append([made(method, q, s, texts[q, s], rng) for s in range(2)])
+    return folder
+
+
+def made(method: str, q: int, s: int, ids: list[int], rng: np.random.Generator):
+    per_step = {"vanilla": 1, "pld": 2, "sam": 3}[method]
+    steps = [per_step] * ((len(ids) - 1) // per_step)
+    steps += [len(ids) - 1 - sum(steps)] * (sum(steps) < len(ids) - 1)
+    seconds = 0.01 * len(steps) * rng.lognormal(0, 0.05)
+    source = [["none" if method == "vanilla" else method, len(steps)]]
+    return record(str(q), s, method=method, temperature=0.6, category=f"c{q % 4}", output_ids=ids, new_tokens=len(ids),
+                  accept_lengths=steps, draft_lengths=[0 if method == "vanilla" else 4] * len(steps), draft_source=source,
+                  wall_time=seconds, verify_time=0.8 * seconds, draft_time=0.1 * seconds, prefill_time=0.05 * seconds)
+
+
+def run(monkeypatch, main, *flags) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, flags)])
+    assert main() == 0
+
+
+def test_speed_table_and_plot(monkeypatch, capsys, tmp_path):
+    synthetic(tmp_path)
+    run(monkeypatch, speed.main, tmp_path, "--json", tmp_path / "s.json", "--plot", tmp_path / "s.png", "--format", "markdown")
+    rows = {r["method"]: r for r in json.loads((tmp_path / "s.json").read_text())}
+    assert rows["vanilla"]["speed_up"] == 1 and 2.5 < rows["sam"]["speed_up"] < 3.5 and rows["pld"]["mat"] == pytest.approx(
+        59 / 30)
+    assert (tmp_path / "s.png").stat().st_size > 5000 and "| vanilla" in capsys.readouterr().out
+
+
+def test_two_files_as_in_the_published_benchmark(monkeypatch, capsys, tmp_path):
+    synthetic(tmp_path)
+    run(monkeypatch, speed.main, "--file-path", tmp_path / "sam.jsonl", "--base-path", tmp_path / "vanilla.jsonl",
+        "--formula", "original")
+    assert "speed-up" in capsys.readouterr().out
+
+
+def test_leaderboard_ranks_and_refuses(monkeypatch, capsys, tmp_path):
+    one, two, other = (synthetic(tmp_path / n, seed=i) for i, n in enumerate(("one", "two", "three")))
+    run(monkeypatch, leaderboard.main, one, two, "--csv", tmp_path / "l.csv")
+    lines = (tmp_path / "l.csv").read_text().splitlines()
+    assert len(lines) == 7 and lines[1].split(",")[1] == "sam"
+    book = json.loads((other / "sam.manifest.json").read_text())
+    book["settings"]["max_new_tokens"] = 5
+    (other / "sam.manifest.json").write_text(json.dumps(book))
+    monkeypatch.setattr(sys, "argv", ["leaderboard", str(one), str(other)])
+    assert "not comparable (max_new_tokens" in stopped(leaderboard.main, capsys)
+
+
+def test_report_bad_input(monkeypatch, capsys, tmp_path):
+    def line(*flags):
+        monkeypatch.setattr(sys, "argv", ["report", *map(str, flags)])
+        return stopped(report.main, capsys)
+
+    assert "not a folder" in line(tmp_path / "none")
+    assert "no records" in line(tmp_path)
+    synthetic(tmp_path)
+    text = (tmp_path / "sam.jsonl").read_text()
+    (tmp_path / "sam.jsonl").write_text(text.replace('"prompt_hash": "h"', '"prompt_hash": "x"'))
+    assert "different prompts" in line(tmp_path)
+    (tmp_path / "sam.jsonl").write_text(text.replace('"schema": 1', '"schema": 2'))
+    assert "schema 2 is unknown" in line(tmp_path)
+
+
+def test_a_report_over_an_unfinished_run_says_what_is_missing(monkeypatch, capsys, tmp_path):
+    synthetic(tmp_path, methods=("pld", "sam"))
+    lines = (tmp_path / "sam.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "sam.jsonl").write_text("".join(lines[:5]) + lines[5][:30])
+    run(monkeypatch, report.main, tmp_path)
+    said = capsys.readouterr().out
+    assert "half-written" in said and "3 of 6 questions" in said and "no vanilla run" in said
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_repeats_are_pooled_and_noise_is_shown(tmp_path):
+    synthetic(tmp_path / "a", seed=0)
+    synthetic(tmp_path / "b", seed=0)
+    (setting,) = gather(tmp_path, [])
+    assert len(setting.vanilla.runs) == 2 and setting.noise().text == "not distinguishable"
+    assert setting.vanilla.totals["0"].tokens == 2 * 120
+
+
+def test_five_hundred_long_generations_report_in_time_and_memory(monkeypatch, tmp_path):
+    """500 generations of 15,000 tokens in under 60 s and 4 GB; a quarter of that here, in a process of its own."""
+    import resource
+
+    synthetic(tmp_path, questions=21, tokens=15_000)
+    before = time.time()
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+        os._exit(report.main())
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0 and usage.ru_maxrss < 2 << 20, (status, usage.ru_maxrss, time.time() - before)
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+
+    synthetic(tmp_path)
+    run(monkeypatch, report.main, tmp_path)
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                 "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        browser.get((tmp_path / "report" / "report.html").as_uri())
+        assert len(browser.find_elements(By.CSS_SELECTOR, "figure svg")) == 8
+        assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 4
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 2
+        assert browser.find_elements(By.CSS_SELECTOR, ".step.now") == []
+        for _ in range(3):
+            browser.find_element(By.ID, "next").click()
+        assert browser.find_element(By.ID, "step").text == "step 3"
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".step.now")) == 2
+        drafted = browser.find_elements(By.CSS_SELECTOR, ".drafted")
+        assert drafted and drafted[0].value_of_css_property("background-color") != "rgba(217, 217, 217, 1)"
+        browser.find_element(By.CSS_SELECTOR, "#methods input[value=vanilla]").click()
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 3
+        assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+        assert "http" not in (tmp_path / "report" / "report.html").read_text().replace("http://www.w3.org", "").replace(
+            "https://matplotlib.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    finally:
+        browser.quit()
