@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from model.engine.target import Target
 from model.errors import UserError
+from model.memory import check_fits
 from model.targets import Family, family_of, stop_ids
 
 # where packages travel to other machines, the data folder does not lie beside them
@@ -59,6 +60,8 @@ def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_m
     config = load_config(path)
     transformers_logging.disable_progress_bar()
     kwargs = {"device_map": device_map} if device_map else {}
+    if not device_map:
+        check_fits(config, DTYPES[dtype], device)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype], **kwargs)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

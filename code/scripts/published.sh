@@ -1,7 +1,7 @@
 # Sourced by qwen3.sh and deepseek.sh: the published matrix over its question file, or over any task.
 #
 # The question file is the published 120 questions where you have put them (data/SpecTTS_Bench/question_cot.jsonl);
-# BENCH names any other task: aime24, aime25, math500, gpqa.
+# BENCH names any other task: aime24, aime25, math500, gpqa; QUESTION_FILE a file of your own.
 
 BENCH="${BENCH:-SpecTTS_Bench}"
 PARADIGMS="${PARADIGMS:-multi_round best_of_n}"
@@ -29,6 +29,7 @@ if [ "${1:-}" = --download ]; then
 fi
 
 BENCH_FLAGS=(--bench-name "$BENCH" --dtype "$DTYPE")
+[ -z "${QUESTION_FILE:-}" ] || BENCH_FLAGS+=(--question-file "$QUESTION_FILE")
 [ -z "$LIMIT" ] || BENCH_FLAGS+=(--question-end "$LIMIT")
 
 method_flags() {

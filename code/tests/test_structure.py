@@ -75,3 +75,23 @@ def test_no_package_shadows_the_standard_library():
 def test_every_module_says_what_it_is():
     for file in FILES:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or not file.read_text().strip(), file
+
+
+def test_the_pins_satisfy_the_ranges():
+    from packaging.requirements import Requirement
+
+    try:
+        import tomllib
+    except ImportError:
+        tomllib = pytest.importorskip("tomli")
+    project = tomllib.loads((CODE / "pyproject.toml").read_text())["project"]
+    ranges = {r.name: r.specifier for r in map(Requirement, [*project["dependencies"],
+                                                             *project["optional-dependencies"]["hub"]])}
+    for family in ("qwen3", "deepseek"):
+        assert (CODE / f"environment_{family}.txt").read_text().strip() == f"-r ../environment_{family}.txt"
+        lines = (CODE.parent / f"environment_{family}.txt").read_text().splitlines()
+        pins = {r.name: r.specifier for r in (Requirement(x) for x in lines if x and not x.startswith("#"))}
+        assert set(ranges) <= set(pins)
+        for name, specifier in ranges.items():
+            (pin,) = pins[name]
+            assert pin.operator == "==" and specifier.contains(pin.version), name

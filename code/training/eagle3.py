@@ -33,8 +33,8 @@ class HeadRecipe:
     tokens: int
     rollout: int = 6
     decay: float = 0.8
-    learning_rate: float = 4e-3
-    batch_tokens: int = 6144
+    learning_rate: float = 6e-3
+    batch_tokens: int = 2048
     warmup: int = 20
     seed: int = 1
 
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--rollout", type=int, default=7, help="unrolled steps: train as many as are drafted")
     parser.add_argument("--temperature", type=float, default=0.6)
     parser.add_argument("--max-new-tokens", type=int, default=2048)
-    parser.add_argument("--batch-tokens", type=int, default=6144)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

@@ -1,0 +1,213 @@
+"""Datasets from the hub (its library replaced by rows), grading, scores, the published scripts at small scale."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation import score, tasks
+from evaluation.grading import math_equal
+from evaluation.score import Verdict, final_part, pass_at_k, vote
+from evaluation.tasks import gpqa, jsonl
+from model.errors import UserError
+from tests.test_harness import CODE, SHARED, record
+
+QUESTIONS = SHARED / "questions" / "spectts_question_cot.jsonl"
+ROWS = {
+    "HuggingFaceH4/aime_2024": [{"id": 60 + i, "problem": f"P{i}", "answer": str(i)} for i in range(30)],
+    "math-ai/aime25": [{"id": str(i), "problem": f"P{i}", "answer": i} for i in range(30)],
+    "HuggingFaceH4/MATH-500": [{"problem": f"P{i}", "answer": "\\frac{1}{2}", "subject": "Algebra", "level": 2,
+                                "unique_id": f"u{i}"} for i in range(500)],
+    "Idavidrein/gpqa": [{"Record ID": f"rec{i}", "Question": f"Q{i}", "Correct Answer": "right", "Incorrect Answer 1": "w1",
+                         "Incorrect Answer 2": "w2", "Incorrect Answer 3": "w3", "High-level domain": "Physics"}
+                        for i in range(198)]}
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The datasets library, answering from ROWS; asserts that a revision is pinned."""
+    library = type(sys)("datasets")
+
+    def load_dataset(repository, config=None, split=None, revision=None):
+        assert len(revision) == 40 and split
+        return ROWS[repository]
+
+    library.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.setattr("evaluation.tasks.hub.DATA", tmp_path)
+    return library
+
+
+@pytest.mark.parametrize("task, size, answer", [("aime24", 30, "0"), ("aime25", 30, "0"), ("math500", 500, "\\frac{1}{2}"),
+                                                ("gpqa", 198, None)])
+def test_hub_tasks(hub, task, size, answer):
+    module, questions = tasks.load(task)
+    assert len(questions) == size and {q.category for q in questions} == {task}
+    assert answer is None or questions[0].answer == answer
+    assert len(tasks.load(task, subset="published")[1]) == 30
+    assert module.check(f"\\boxed{{{questions[0].answer}}}", questions[0])
+    with pytest.raises(UserError, match="--subset is"):
+        tasks.load(task, subset="some")
+
+
+def test_gpqa_options_are_shuffled_by_the_questions_own_id(hub):
+    first, again = (tasks.load("gpqa")[1] for _ in range(2))
+    assert first == again
+    letters = Counter(q.answer for q in first)
+    assert set(letters) == set("ABCD") and max(letters.values()) < 80
+    for q in first[:5]:
+        assert f"{q.answer}. right" in q.text and q.text.count("\n") >= 5
+
+
+@pytest.mark.parametrize("text, letter", [
+    ("\\boxed{C}", "C"), ("\\boxed{\\text{B}}", "B"), ("\\boxed{(D)}", "D"), ("\\boxed{A. 10 eV}", "A"),
+    ("The answer is **B**.", "B"), ("Answer: C", "C"), ("\\boxed{10}", None), ("no idea", None),
+    ("The answer is A. No, the answer is D.", "D")])
+def test_option_letters(text, letter):
+    assert gpqa.letter_of(text) == letter
+
+
+def test_hub_errors_say_what_to_do(hub, tmp_path):
+    def failing(message):
+        def load_dataset(*_, **__):
+            raise OSError(message)
+
+        return load_dataset
+
+    hub.load_dataset = failing("Cannot send a request")
+    with pytest.raises(UserError, match=r"cannot fetch HuggingFaceH4/aime_2024.*put the questions into .*aime24"):
+        tasks.load("aime24")
+    hub.load_dataset = failing("401 Client Error: gated repo")
+    with pytest.raises(UserError, match="hf auth login"):
+        tasks.load("gpqa")
+    (tmp_path / "gpqa").mkdir()
+    (tmp_path / "gpqa" / "questions.jsonl").write_text('{"question_id": 1, "turns": ["Q"], "answer": "A"}\n')
+    assert tasks.load("gpqa")[1][0].answer == "A"
+
+
+def test_without_the_datasets_library(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setattr("evaluation.tasks.hub.DATA", tmp_path)
+    with pytest.raises(UserError, match="pip install -e 'code\\[hub\\]'"):
+        tasks.load("math500")
+
+
+# --- grading -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("text, reference, right", [
+    ("\\boxed{\\frac12}", "0.5", True), ("\\boxed{(3, \\frac{\\pi}{2})}", "\\left( 3, \\frac{\\pi}{2} \\right)", True),
+    ("\\boxed{073}", "73", True), ("\\boxed{12,345}", "12345", True), ("\\boxed{5}", "7", False), ("7", "7", False),
+    ("\\boxed{}", "7", False), ("\\boxed{1} so \\boxed{7}", "7", True), ("\\boxed{7}", None, None)])
+def test_math_answers(text, reference, right):
+    assert math_equal(text, reference) is right
+
+
+def test_a_comparison_that_hangs_is_cut_in_any_thread():
+    found = []
+    worker = threading.Thread(target=lambda: found.append(math_equal("\\boxed{9^{9^{9^{9^9}}}}", "3", seconds=1.0)))
+    worker.start()
+    worker.join(60)
+    assert found == [False]
+    assert math_equal("\\boxed{\\frac{2}{4}}", "0.5") is True
+
+
+def test_final_part():
+    assert final_part("<think>a</think>b") == "b" and final_part("<think>a") == "" and final_part("b") == "b"
+    assert final_part("<think>a</think>b</think>c") == "c"
+
+
+@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(case):
+    from itertools import combinations
+
+    total, right, k = case
+    subsets = list(combinations(range(total), k))
+    assert pass_at_k(right, total, k) == pytest.approx(sum(any(i < right for i in s) for s in subsets) / len(subsets))
+
+
+def test_majority_vote():
+    def verdicts(*answers):
+        return [Verdict(record(sample=i, text=f"</think>\\boxed{{{a}}}"), a == "7") for i, a in enumerate(answers)]
+
+    assert vote(verdicts("7", "3", "7")) is True and vote(verdicts("3", "3", "7")) is False
+    assert vote([Verdict(record(text="cut"), False)]) is False
+
+
+def test_unscorable_questions_are_counted_and_scoring_changes_no_record(monkeypatch, capsys, tmp_path):
+    from evaluation import inference
+
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"question_id": 1, "turns": ["1 + 1?"], "answer": "2"}\n{"question_id": 2, "turns": ["Why?"]}\n')
+    for method in ("vanilla", "pld"):
+        inference.main_for(method, ["--model-path", "mini", "--question-file", str(questions), "--max-new-tokens", "20",
+                                    "--warmup", "0", "--answer-file", str(tmp_path / "o" / f"{method}.jsonl")])
+    before = (tmp_path / "o" / "pld.jsonl").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "o")])
+    assert score.main() == 0
+    assert (tmp_path / "o" / "pld.jsonl").read_bytes() == before
+    summary = json.loads((tmp_path / "o" / "pld.scores.json").read_text())["summary"]
+    assert summary["unscorable"] == 2 and summary["n"] == 4 and summary["same_as_vanilla"] == "exact"
+    assert "exact" in capsys.readouterr().out
+
+
+# --- the published experiments -----------------------------------------------------------------------------------
+@pytest.mark.skipif(not QUESTIONS.exists(), reason="the published questions are not here")
+def test_the_published_questions():
+    found = jsonl.questions(QUESTIONS)
+    assert Counter(q.category for q in found) == {"aime24": 30, "aime25": 30, "math500": 30, "gpqa": 30}
+    assert all(q.answer for q in found)
+    assert jsonl.check("so \\boxed{204}", found[0]) and not jsonl.check("so \\boxed{205}", found[0])
+
+
+def script(name: str, tmp_path: Path, **knobs) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "EXTRAS": "test", "OUT": str(tmp_path / "out"), **knobs}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return subprocess.run(["bash", f"scripts/{name}.sh"], cwd=CODE, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name, methods", [("qwen3", 9), ("deepseek", 8)])
+def test_dry_run_prints_the_matrix(name, methods, tmp_path):
+    done = script(name, tmp_path, DRY_RUN="1", LIMIT="3")
+    lines = [x for x in done.stdout.splitlines() if "evaluation.inference" in x]
+    assert len(lines) == 3 * methods, done.stderr
+    assert sum("best_of_n" in x for x in lines) == methods and all("--question-end 3" in x for x in lines)
+    assert sum("--temperature 0.0" in x for x in lines) == methods
+    assert "without a datastore" in done.stderr and ("sps" in done.stdout) == (name == "qwen3")
+
+
+@pytest.mark.skipif(not (SHARED / "tokenizers").exists(), reason="real tokenizers are not here")
+@pytest.mark.parametrize("name", ("qwen3", "deepseek"))
+def test_the_scripts_run_at_small_scale(name, tmp_path):
+    """Random weights in the true architecture, the real tokenizer, the script as a user runs it; a second run skips."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = {"qwen3": ("Qwen3-8B", "qwen3"), "deepseek": ("DeepSeek-R1-Distill-Llama-8B", "deepseek-r1-distill-llama-8b")}
+    config_name, tokenizer = source[name]
+    config = AutoConfig.from_pretrained(SHARED / "configs" / "targets" / config_name)
+    config.update({"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+                   "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048})
+    if hasattr(config, "layer_types"):
+        config.layer_types = config.layer_types[:2]
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    for file in (SHARED / "tokenizers" / tokenizer).iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"question_id": 1, "category": "math500", "turns": ["What is 1 + 1?"], "answer": "2"}\n')
+    knobs = dict(MODEL_PATH=str(model), MODEL_NAME="small", METHODS="vanilla pld recycling", MAX_NEW_TOKENS="10", DTYPE="float32",
+                 QUESTION_FILE=str(questions), TEMPERATURES="0.6", PARADIGMS="best_of_n")
+    done = script(name, tmp_path, **knobs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "speed-up" in done.stdout and "exact" in done.stdout
+    assert len(list((tmp_path / "out").rglob("*.jsonl"))) == 3
+    assert script(name, tmp_path, **knobs).stdout.count("1 of 1 questions are done already") == 3
+
+
