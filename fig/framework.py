@@ -39,7 +39,7 @@ box(axis, 0.2, 0.4, 2.5, 1.8, "Results", "speed-ups, intervals,\naccuracy, repor
 arrow(axis, (2.8, 4.95), (3.5, 4.95))
 arrow(axis, (6.2, 4.95), (7.1, 4.95), "prompt", (0, 0.12))
 arrow(axis, (8.2, 2.3), (8.2, 3.5), "draft", (-0.4, -0.1))
-arrow(axis, (11.9, 3.5), (11.9, 2.3), "what was emitted", (0.0, -0.08))
+arrow(axis, (11.9, 3.5), (11.9, 2.3), "what was emitted", (-0.85, -0.08))
 arrow(axis, (9.02, 4.3), (9.18, 4.3))
 arrow(axis, (10.87, 4.3), (11.03, 4.3))
 arrow(axis, (7.1, 3.6), (6.0, 2.3), "every generation", (-0.75, 0.05))

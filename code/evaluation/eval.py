@@ -99,6 +99,10 @@ class Run:
         self.drafter.enter("request", f"{question.id}/{choice}/{sample}/{round}")
         meter = Meter(self.loaded.target.device)
         try:
+            check(self.loaded.target, request)  # a later round's prompt quotes an answer and may grow too long
+        except UserError as error:
+            return self._record(question, request, None, "", meter, str(error)), Answer("", None)
+        try:
             result = generate(self.loaded.target, self.drafter, request, self.settings.max_nodes, on_step)
         except UserError:
             raise

@@ -54,10 +54,11 @@ def placement(args: argparse.Namespace) -> Placement | None:
 class Worker:
     """One copy of the model in a process of its own. Runs as a Ray actor."""
 
-    def __init__(self, args: argparse.Namespace, workers: int, oversubscribed: bool) -> None:
+    def __init__(self, args: argparse.Namespace, workers: int, oversubscribed: bool, group: int) -> None:
         from evaluation import inference
 
-        self._inference, self._args, self._workers, self._oversubscribed = inference, args, workers, oversubscribed
+        self._inference, self._args, self._workers = inference, args, workers
+        self._oversubscribed, self._group = oversubscribed, group
         self._status, self._begun = "", time.perf_counter()
         self._run: Run | None = None
 
@@ -70,7 +71,7 @@ class Worker:
             self._run, settings = self._inference.build_run(self._args, questions, self._workers)
         except UserError as error:
             return error
-        self._sharing = Sharing(self._run.loaded.target.device, self._oversubscribed, os.getppid())
+        self._sharing = Sharing(self._run.loaded.target.device, self._oversubscribed, self._group)
         if self._run.settings.warmup:
             warm_up(self._run, questions[0], self)
         self._run.drafter.enter("run", self._run.settings.model_id)
@@ -113,7 +114,7 @@ class Pool:
         cores = os.cpu_count() or 1
         over = (self.plan.workers * (self.args.threads or 1) > cores and not self.plan.gpus) or 0 < self.plan.gpus < 1
         remote = ray.remote(max_concurrency=2, num_cpus=1, num_gpus=self.plan.gpus)(Worker)
-        worker = remote.remote(self.args, self.plan.workers, over)
+        worker = remote.remote(self.args, self.plan.workers, over, os.getpid())
         self.starting[worker.describe.remote(self.argv, self.questions)] = worker
 
     def poll_starting(self, seconds: float) -> str:

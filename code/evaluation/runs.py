@@ -57,7 +57,11 @@ def read_run(path: Path, notices: list[str]) -> Run:
         raise UserError(f"{path} holds no records; a run that has not finished its first question writes none")
     if is_legacy(lines[0][1]):
         return Run(path, legacy=tuple(read_legacy(path)))
-    return Run(path, records=tuple(parse_record(data, where) for where, data in lines))
+    run = Run(path, records=tuple(parse_record(data, where) for where, data in lines))
+    if shared := sum(r.shared for r in run.records):
+        notices.append(f"{path}: {shared} of {len(run.records)} generations ran while another run used the same GPU or cores;"
+                       f" their times are not comparable")
+    return run
 
 
 def find_runs(folder: Path, notices: list[str]) -> list[Run]:

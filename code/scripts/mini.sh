@@ -21,7 +21,7 @@ BENCH_FLAGS=(--bench-name mini --question-end "$LIMIT" --max-nodes "$MAX_NODES" 
 
 method_flags() {
     case "$1" in
-        eagle3|sam_eagle3) echo "--depth 4 --top-k 2" ;;
+        eagle3|sam_eagle3) echo "--depth 5 --top-k 1" ;;  # a chain: each level costs a tenth of a step
         sps) echo "--draft-tokens 6" ;;
         *) ;;
     esac

@@ -250,3 +250,41 @@ def test_failed_generations_have_no_numbers(monkeypatch, tmp_path):
     failed = records[0]
     assert failed.new_tokens is failed.wall_time is failed.draft_time is None and "out of memory" in failed.error
     assert failed.accept_lengths == [] and dataclasses.asdict(failed)["output_ids"] == []
+
+
+def test_a_round_that_outgrows_the_context_fails_alone(monkeypatch, tmp_path):
+    from evaluation import eval as loop
+    from evaluation import inference
+
+    real = loop.check
+
+    def narrow(target, request):
+        if request.round == 1:
+            raise UserError("question 1: exceed the model's context")
+        real(target, request)
+
+    monkeypatch.setattr(loop, "check", narrow)
+    inference.main_for("pld", ["--model-path", "mini", "--question-end", "2", "--max-new-tokens", "12", "--warmup", "0",
+                               "--answer-file", str(tmp_path / "r.jsonl")])
+    assert [(r.round, r.failed) for r in read_records(tmp_path / "r.jsonl")] == [(0, False), (1, True)] * 2
+
+
+def test_runs_beside_each_other_are_marked(tmp_path, monkeypatch):
+    import torch
+
+    from evaluation.sharing import Sharing
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        one = Sharing(torch.device("cpu"))
+        assert one.mark([record()])[0].shared is False
+        (one._folder / f"{sleeper.pid}-999").touch()
+        assert one.mark([record()])[0].shared is True
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert one.mark([record()])[0].shared is False and len(list(one._folder.iterdir())) == 1
+    one.close()
+    assert not list(one._folder.iterdir())

@@ -47,8 +47,8 @@ class DraftModel:
 
     def catch_up(self, text: list[int]) -> torch.Tensor:
         """Feed what of `text` is not cached; the logits [V] after its last token."""
-        same = self._known
-        limit = min(len(self._cached), len(text) - 1)
+        limit = min(len(self._cached), len(text) - 1)  # the last token is always fed: its logits are wanted
+        same = min(self._known, limit)
         while same < limit and self._cached[same] == text[same]:
             same += 1
         del self._cached[same:]

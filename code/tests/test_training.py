@@ -1,0 +1,137 @@
+"""The family's recipe: disjoint splits, right answers, seeded streams; the stages run end to end on a tiny scale."""
+
+import json
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from evaluation.boxed import last_boxed
+from tests.test_bad_input import stopped
+from training import __main__ as recipe
+from training import lm, problems, texts
+from training.datastore import main as datastore_main
+from training.trace import document
+
+MINI = Path(__file__).resolve().parents[1] / "data" / "mini"
+
+
+def drawn(count: int, split: str = "train"):
+    return [problems.draw(Random(f"t{i}"), split)[1] for i in range(count)]
+
+
+def test_no_test_question_occurs_in_training_documents():
+    asked = {json.loads(line)["turns"][0] for line in (MINI / "questions.jsonl").read_text().splitlines()}
+    assert len(asked) == 80
+    for i in range(3000):
+        text = document(1, i, "train").user
+        assert text not in asked and not any(text.startswith(q) for q in asked)
+    assert {problems.split_of(p) for p in drawn(200, "test")} == {"test"}
+
+
+def test_documents_are_a_function_of_seed_and_index():
+    assert document(1, 7, "train") == document(1, 7, "train") != document(2, 7, "train")
+
+
+def evaluated(calc: str) -> bool:
+    """Every equation of a worked calculation holds, as Python sees it."""
+    for part in re.split(r" because |, so ", calc):
+        sides = [s for s in part.split(" = ") if re.fullmatch(r"[\d\s+\-*/()]+", s)]
+        if len({round(eval(s), 6) for s in sides}) > 1:
+            return False
+    return True
+
+
+def test_worked_arithmetic_is_right():
+    for problem in drawn(600):
+        for step in (*problem.steps, *problem.check):
+            assert evaluated(step.calc), step
+
+
+def test_documents_end_in_the_boxed_answer():
+    for problem_text in (document(3, i, "validation").assistant for i in range(200)):
+        thinking, _, final = problem_text.partition("</think>")
+        assert thinking.startswith("<think>\n") and last_boxed(final)
+
+
+def test_recorded_hashes_are_those_of_the_files():
+    made = json.loads((MINI / "made.json").read_text())["sha256"]
+    assert made == recipe.hashes(MINI)
+    assert sum((MINI / name).stat().st_size for name in made) < 40e6
+
+
+def test_rate_warms_up_stays_and_decays():
+    factors = [lm.rate_factor(s, 100, 40, 10) for s in range(100)]
+    assert factors[0] == 0.1 and factors[30] == 1 and factors[99] == pytest.approx(1 / 40) and max(factors) == 1
+
+
+def test_a_stopped_training_goes_on_where_it_was(tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MINI / "target")
+    small = lm.LMRecipe(1, 32, 32, 1, 1, steps=4, decay_steps=2, batch_tokens=512, warmup=1, save_every=2)
+    device = torch.device("cpu")
+    whole = lm.train_lm(small, tokenizer, tmp_path / "a", device)
+    stop = lm.save_state
+
+    class Stopped(Exception): ...
+
+    def save_then_stop(*arguments):
+        stop(*arguments)
+        raise Stopped
+
+    lm.save_state = save_then_stop
+    try:
+        with pytest.raises(Stopped):
+            lm.train_lm(small, tokenizer, tmp_path / "b", device)
+    finally:
+        lm.save_state = stop
+    again = lm.train_lm(small, tokenizer, tmp_path / "b", device)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
+
+
+def test_every_stage_at_a_tiny_scale(tmp_path, monkeypatch):
+    """From nothing to a family that loads and runs: what `python -m training` does, a thousand times smaller."""
+    from model import checkpoint, draft
+    from model.draft import Request
+    from model.engine.decode import generate
+
+    small = dict(hidden=32, feed_forward=32, heads=1, kv_heads=1, steps=2, decay_steps=1, batch_tokens=512, warmup=1)
+    monkeypatch.setattr(recipe, "TARGET", lm.LMRecipe(layers=7, **small))
+    monkeypatch.setattr(recipe, "DRAFT", lm.LMRecipe(layers=1, **{**small, "batch_tokens": 4096}))
+    monkeypatch.setattr(recipe, "TEXTS", 6)
+    monkeypatch.setattr(recipe, "TEXT_TOKENS", 12)
+    monkeypatch.setattr(recipe, "HEAD_TOKENS", 300)
+    monkeypatch.setattr(recipe, "train_tokenizer", lambda folder, seed: train(folder, seed, documents=400))
+    from training.tokenizer import train_tokenizer as train
+
+    family = recipe.Family(tmp_path / "out", tmp_path / "work", torch.device("cpu"))
+    (tmp_path / "out").mkdir()
+    for stage in recipe.Family.stages[:-1]:
+        getattr(family, stage)()
+    loaded = checkpoint.load(str(tmp_path / "out" / "target"))
+    assert loaded.family.name == "mini"
+    out = tmp_path / "out"
+    options = {"sps": {"drafter_path": str(out / "draft")}, "rest": {"datastore_path": str(out / "rest.datastore")},
+               "eagle3": {"ea_model_path": str(out / "eagle3")}}
+    prompt = loaded.tokenizer.encode("What is 1 + 1?")
+    expected = generate(loaded.target, draft.load("vanilla", loaded.target), Request(prompt, 20)).output_ids
+    for method, chosen in options.items():
+        assert generate(loaded.target, draft.load(method, loaded.target, chosen), Request(prompt, 20)).output_ids == expected
+    assert texts.read(tmp_path / "work" / "greedy.jsonl")
+
+
+def test_a_datastore_of_ones_own_text(tmp_path, monkeypatch, capsys):
+    import sys
+
+    from model.index.suffix_array import open_file
+
+    text = tmp_path / "t.txt"
+    text.write_text("one two three\nfour five\n")
+    monkeypatch.setattr(sys, "argv", ["datastore", "--model-path", "mini", "--text", str(text), "--out", str(tmp_path / "s")])
+    assert datastore_main() == 0
+    assert open_file(tmp_path / "s").header["documents"] == 2
+    monkeypatch.setattr(sys, "argv", ["datastore", "--model-path", "mini", "--text", "/nowhere", "--out", str(tmp_path / "s")])
+    assert "cannot read /nowhere" in stopped(datastore_main, capsys)
