@@ -101,6 +101,8 @@ def _legacy_flags(group: Any, method: str | None) -> None:
         group.add_argument(flag, action="store_true", help="not needed")
     for flag in ("--tree-choices", "--attn_implementation", "--tree_version", "--samd_len_bias", "--samd_tree_path"):
         group.add_argument(flag, help="not needed")
+    if method and method.startswith("sam") and method != "sam":
+        group.add_argument("--static_sam_path", help="not used beside a tree drafter (the published scripts use none)")
     if method == "vanilla":
         group.add_argument("--ea-model-path", help="not needed: vanilla decoding loads no draft head")
 

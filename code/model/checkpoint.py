@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from model.engine.target import Target
 from model.errors import UserError
+from model.index.suffix_array import SuffixArray, open_file
 from model.memory import check_fits
 from model.targets import Family, family_of, stop_ids
 
@@ -95,6 +96,18 @@ def tokenizer_hash(path: str) -> str:
         return ""
     vocabulary = sorted(AutoTokenizer.from_pretrained(path).get_vocab().items())
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
+
+
+def open_for(file: Path, vocab_size: int, tokenizer: str) -> SuffixArray:
+    """A datastore, refused where it was built with another tokenizer than `tokenizer` (a `tokenizer_hash`)."""
+    hint = "build one with: python -m training.datastore --model-path MODEL --text FILES --out STORE"
+    try:
+        store = open_file(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use datastore {file}: {error}; {hint}") from None
+    if store.header["vocab_size"] > vocab_size or store.header["tokenizer"] != tokenizer:
+        raise UserError(f"datastore {file} was built with another tokenizer than the target's; {hint}")
+    return store
 
 
 def load(path: str, dtype: str = "float32", device: str = "cpu", chat_template: str | None = None,

@@ -71,6 +71,16 @@ def test_no_draft_runs_from_one_request_into_the_next(load):
     assert list(found.tokens[1:]) == []
 
 
+def test_sam_with_a_static_automaton_is_lossless_and_drafts_from_the_corpus(target, load, artefacts):
+    static = load("sam", static_sam_path=artefacts["rest"]["datastore_path"])
+    document = [(3 * i * i) % VOCAB for i in range(40)]
+    request = Request(document[:12], 50, temperature=0.6)
+    found = generate(target, static, request)
+    assert "sam_static" in found.sources
+    assert found.output_ids == generate(target, load("vanilla"), request).output_ids
+    assert list(propose(static, document[:8], document[8]).tokens[1:4]) == document[9:12]
+
+
 # --- Token Recycling ---------------------------------------------------------------------------------------------
 def test_recyclings_static_tree():
     t = template(8)

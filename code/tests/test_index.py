@@ -9,6 +9,7 @@ from model.drafters.rest import frequent_tree, upstream_tree
 from model.index import suffix_array
 from model.index.ngram import NgramIndex
 from model.index.ngram_trie import NgramTrie
+from model.index.static_automaton import StaticAutomaton
 from model.index.suffix_automaton import SuffixAutomaton
 
 small_texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)
@@ -177,3 +178,31 @@ def test_trie_forgets_prompt_frequencies_and_squeezes():
     five = trie.find([1, 5])
     trie.squeeze(least_touched=1)
     assert five.output == 1.5 and set(trie.find([1]).children) == {5} and set(five.children) == {6}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(small_texts, min_size=1, max_size=4), st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 12))
+def test_static_automaton_counts_and_ranks_what_follows(documents, text, nodes):
+    automaton = StaticAutomaton(documents)
+    for token in text:
+        automaton.match(token)
+
+    def occurrences(pattern: list[int]) -> int:
+        return sum(d[i:i + len(pattern)] == pattern for d in documents for i in range(len(d) - len(pattern) + 1))
+
+    longest = next((n for n in range(len(text), 0, -1) if occurrences(text[-n:])), 0)
+    assert automaton.match_length == longest
+    if not longest:
+        return
+    matched = text[-longest:]
+    assert automaton.occurrences() == occurrences(matched)
+    tokens, parents = automaton.tree(nodes)
+    paths: list[list[int]] = [[]]
+    for token, parent in zip(tokens, parents):
+        paths.append([*paths[parent + 1], token])
+    chances = [occurrences(matched + p) / occurrences(matched) for p in paths[1:]]
+    assert all(c > 0 for c in chances) and chances == sorted(chances, reverse=True)
+    best = max((occurrences([*matched, t]) for t in range(4)), default=0)
+    assert (occurrences(matched + paths[1]) if tokens else 0) == best
+    chain = automaton.chain(3)
+    assert not chain or occurrences(matched + chain) > 0

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint import MINI, tokenizer_hash
+from model.checkpoint import MINI, open_for, tokenizer_hash
 from model.draft import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.engine.target import Target
 from model.errors import UserError
-from model.index.suffix_array import SuffixArray, open_file
-
-HINT = "build one with: python -m training.datastore --model-path MODEL --text FILES --out STORE"
+from model.index.suffix_array import SuffixArray
 
 
 @dataclass(frozen=True)
@@ -113,10 +111,5 @@ def build(config: Config, host: Target) -> Drafter:
     if config.rest_cut not in ("count", "upstream"):
         raise UserError(f"--rest-cut is 'count' or 'upstream', not '{config.rest_cut}'")
     file = MINI / "rest.datastore" if config.datastore_path == "mini" else Path(config.datastore_path)
-    try:
-        store = open_file(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot use datastore {file}: {error}; {HINT}") from None
-    if store.header["vocab_size"] > host.vocab_size or store.header["tokenizer"] != tokenizer_hash(host.path):
-        raise UserError(f"datastore {file} was built with another tokenizer than the target's; {HINT}")
+    store = open_for(file, host.vocab_size, tokenizer_hash(host.path))
     return Rest(config, store)

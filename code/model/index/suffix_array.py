@@ -7,7 +7,7 @@ separator 2**32 - 1, over which no continuation runs. Opening reads nothing but 
 
 import json
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,14 @@ class SuffixArray:
         found = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
         ended = np.logical_or.accumulate((found == SEPARATOR) | (at >= len(self.tokens)), axis=1)
         return np.where(ended, -1, found)
+
+    def documents(self, most: int) -> Iterator[list[int]]:
+        """The documents in order, until `most` tokens are taken."""
+        tokens = self.tokens[:most].astype(np.int64)
+        ends = np.flatnonzero(tokens == SEPARATOR)
+        for start, end in zip([0, *(ends + 1)], [*ends, len(tokens)]):
+            if end > start:
+                yield tokens[start:end].tolist()
 
     def _bisect(self, pattern: bytes, upper: bool, begin: int = 0) -> int:
         low, high, width = begin, len(self.order), len(pattern)
