@@ -60,6 +60,7 @@ def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_m
     """The causal language model at `path` (already resolved) on its device, in evaluation mode."""
     config = load_config(path)
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # recording a graph makes it warn of an unset loss
     kwargs = {"device_map": device_map} if device_map else {}
     if not device_map:
         check_fits(config, DTYPES[dtype], device)

@@ -144,13 +144,24 @@ def test_a_model_that_cannot_be_recorded_runs_eagerly(monkeypatch, load):
 
 
 def test_cache_keeps_a_path_in_place():
-    cache = KVCache(2, 1, 10, 1, 3, torch.float32, torch.device("cpu"))
+    cache = KVCache([torch.device("cpu")] * 2, 1, 10, 1, 3, torch.float32)
     cache.data.copy_(torch.arange(cache.data.numel()).view(cache.data.shape))
     before = cache.data.clone()
     cache.keep(0, 2, [0, 1, 2])
     assert torch.equal(cache.data, before)
     cache.keep(0, 2, [0, 2, 3, 6])
     assert torch.equal(cache.data[:, :, 0, 2:6], before[:, :, 0, [2, 4, 5, 8]])
+
+
+def test_a_cache_in_several_blocks_generates_the_same_text(monkeypatch, load):
+    """As on several GPUs: consecutive layers share a block, every block keeps the accepted rows."""
+    from model.engine import cache as module
+
+    one = generate(Target(qwen3(), graphs=False), load("recycling"), Request(PROMPT, 40)).output_ids
+    monkeypatch.setattr(module, "groupby", lambda devices: [(devices[0], devices[:3]), (devices[0], devices[3:])])
+    target = Target(qwen3(), graphs=False)
+    assert generate(target, load("recycling"), Request(PROMPT, 40)).output_ids == one
+    assert [len(block) for block in target.cache.blocks] == [3, 5]
 
 
 def test_refusals():

@@ -108,6 +108,18 @@ def test_legacy_round_trip(tmp_path):
     assert "question 2 failed" in notices[0]
 
 
+def test_fastchats_reader_accepts_the_export(monkeypatch, tmp_path):
+    reader = pytest.importorskip("fastchat.llm_judge.common")
+    from evaluation import records as module
+
+    source, out = tmp_path / "r.jsonl", tmp_path / "answers" / "m.jsonl"
+    source.write_text(record("1", 0).line() + record("1", 1).line())
+    out.parent.mkdir()
+    monkeypatch.setattr(sys, "argv", ["records", "export", str(source), "--out", str(out)])
+    assert module.main() == 0
+    assert reader.load_model_answers(str(out.parent))["m"][1]["choices"][0]["turns"] == ["t", "t"]
+
+
 # --- paradigms ---------------------------------------------------------------------------------------------------
 def asked(name: str, final="42", **options) -> list[tuple]:
     module, calls = paradigms.load(name), []

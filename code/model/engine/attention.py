@@ -103,6 +103,8 @@ def packed_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
         keys, values = step.cache.write(module.layer_idx, segment.slot, segment.start, key[0, :, rows], value[0, :, rows])
         folded = len(segment.tokens) <= GROUPED_ROWS
         mask = step.mask(index, groups if folded else 1, sliding_window)
+        if mask is not None and mask.device != keys.device:
+            mask = mask.to(keys.device)  # layers on another GPU than the first
         outs.append(attend(query[0, :, rows], keys, values, mask, scaling))
     return (outs[0] if len(outs) == 1 else torch.cat(outs))[None], None
 

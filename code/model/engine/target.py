@@ -46,12 +46,13 @@ class Target:
 
     def reserve(self, positions: int, slots: int = 1) -> None:
         """Make room for `positions` rows in each of `slots`; the old cache is kept where it is large enough."""
-        if self.cache and self.cache.positions >= positions and self.cache.data.shape[2] >= slots:
+        if self.cache and self.cache.positions >= positions and self.cache.slots >= slots:
             return
         head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.cache = None  # free before allocating anew
         rounded = (positions + 255) // 256 * 256
-        self.cache = KVCache(len(self.layers), slots, rounded, self.kv_heads, head_dim, self.dtype, self.device)
+        devices = [next(layer.parameters()).device for layer in self.layers]
+        self.cache = KVCache(devices, slots, rounded, self.kv_heads, head_dim, self.dtype)
 
     def _recordable(self) -> bool:
         """Graphs are for the CPU and for full attention; whatever needs masks by position stays eager."""
