@@ -59,7 +59,7 @@ def grouped(records: Iterable[Record], key: Callable[[Record], Hashable]) -> dic
         tally.steps += len(r.accept_lengths)
         tally.emitted += sum(r.accept_lengths)
         tally.drafted += sum(r.draft_lengths)
-    return dict(sorted(found.items(), key=lambda item: str(item[0])))
+    return dict(sorted(found.items()))
 
 
 def by_source(records: Iterable[Record]) -> dict[str, Tally]:

@@ -30,7 +30,7 @@ def base_parser(method: str | None) -> Parser:
     if method:
         options = parser.add_argument_group(f"options of {method}")
         for config in draft.config_types(method):
-            _option_flags(options, config)
+            option_flags(options, config)
     _worker_flags(parser.add_argument_group("several workers (Ray)"))
     _legacy_flags(parser.add_argument_group("accepted for old command lines"), method)
     return parser
@@ -75,10 +75,10 @@ def _paradigm_flags(group: Any) -> None:
     group.add_argument("--think-twice", action="store_true", help="same as --paradigm multi_round")
     group.add_argument("--BON", action="store_true", help="same as --paradigm best_of_n")
     for name in paradigms.names():
-        _option_flags(group, paradigms.load(name).Config)
+        option_flags(group, paradigms.load(name).Config)
 
 
-def _option_flags(group: Any, config: type) -> None:
+def option_flags(group: Any, config: type) -> None:
     for field in dataclasses.fields(config):
         flag = "--" + field.name.replace("_", "-")
         flags = [flag, *field.metadata.get("flags", ())]
@@ -91,7 +91,7 @@ def _option_flags(group: Any, config: type) -> None:
 
 def _worker_flags(group: Any) -> None:
     group.add_argument("--workers", type=int, default=0, help="CPU processes of one thread each, on this machine")
-    group.add_argument("--num-gpus-total", type=float, default=1, help="GPUs of all workers together")
+    group.add_argument("--num-gpus-total", type=float, help="GPUs of all workers together")
     group.add_argument("--num-gpus-per-model", type=float, default=1, help="GPUs a worker's model is placed on")
     group.add_argument("--ray-address", metavar="HOST:PORT", help="a running Ray cluster; 'auto': the one on this machine")
 
@@ -128,8 +128,10 @@ def check_numbers(args: argparse.Namespace) -> None:
                         ("sampling_top_k", 0), ("threads", 0), ("workers", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(args, name)}")
-    if args.num_gpus_per_model <= 0 or args.num_gpus_total <= 0:
+    if args.num_gpus_per_model <= 0 or (args.num_gpus_total is not None and args.num_gpus_total <= 0):
         raise UserError("--num-gpus-total and --num-gpus-per-model must be above 0")
+    if args.num_gpus_per_model > 1 and args.num_gpus_per_model % 1:
+        raise UserError("--num-gpus-per-model above 1 must be a whole number")
     if not 0 <= args.sampling_top_p <= 1:
         raise UserError(f"--sampling-top-p must be between 0 and 1, not {args.sampling_top_p}")
     args.sampling_top_p = args.sampling_top_p or 1.0
@@ -151,6 +153,12 @@ def thinking_budget(text: str) -> float | None:
 def device_and_dtype(args: argparse.Namespace) -> tuple[str, str]:
     """The device asked for or found, and the dtype that suits it."""
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        index = torch.device(device).index or 0
+    except RuntimeError:
+        raise UserError(f"--device is cpu, cuda or cuda:N, not '{device}'") from None
+    if device.startswith("cuda") and index >= max(1, torch.cuda.device_count()):
+        raise UserError(f"--device {device}: PyTorch sees {torch.cuda.device_count()} GPU(s)")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU; use --device cpu, or install a CUDA build of torch")
     dtype = args.dtype if args.dtype != "auto" else ("bfloat16" if device.startswith("cuda") else "float32")

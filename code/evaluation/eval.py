@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from evaluation import paradigms
 from evaluation.meter import Meter
 from evaluation.paradigms import Answer, Message
@@ -101,12 +103,13 @@ class Run:
         try:
             check(self.loaded.target, request)  # a later round's prompt quotes an answer and may grow too long
         except UserError as error:
-            return self._record(question, request, None, "", meter, str(error)), Answer("", None)
+            return self._record(question, request, None, "", meter, f"context: {error}"), Answer("", None)
         try:
             result = generate(self.loaded.target, self.drafter, request, self.settings.max_nodes, on_step)
         except UserError:
             raise
         except Exception as error:
+            _raise_if_broken(self.loaded.target.device)
             # recorded as failed, without numbers; the drafter may be half-way, so it starts afresh
             self.drafter.enter("run", "after a failure")
             return self._record(question, request, None, "", meter, f"{type(error).__name__}: {error}"), Answer("", None)
@@ -147,6 +150,12 @@ def failed_records(question: Question, settings: dict[str, Any], generations: in
         new_tokens=None, forced_tokens=None, accept_lengths=[], draft_lengths=[], draft_source=[], prefill_time=None,
         wall_time=None, draft_time=None, verify_time=None, accept_time=None, other_time=None, peak_memory=None, energy=None,
         error=error, tstamp=time.time(), shared=False) for i in range(generations)]
+
+
+def _raise_if_broken(device: torch.device) -> None:
+    """A GPU that no longer answers fails every later generation too: stop instead of recording them all as failed."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def run_questions(run: Run, questions: list[Question], writer: RecordWriter, progress: Progress) -> None:

@@ -67,8 +67,10 @@ def model_id(args: argparse.Namespace, suffix: str = "") -> str:
 def answer_file(args: argparse.Namespace, paradigm: str, name: str) -> Path:
     """Where the records go."""
     if args.answer_file:
+        if not args.answer_file.endswith(".jsonl"):
+            raise UserError(f"--answer-file must end in .jsonl, not '{args.answer_file}'")
         return Path(args.answer_file)
-    folder = "model_answer_BON" if paradigm == "best_of_n" else "model_answer"
+    folder = {"best_of_n": "model_answer_BON", "multi_round": "model_answer"}.get(paradigm, f"model_answer_{paradigm}")
     return DATA / args.bench_name / folder / f"{name}.jsonl"
 
 
@@ -85,7 +87,8 @@ def build_run(args: argparse.Namespace, questions: list[Question], workers: int 
     if args.threads:
         torch.set_num_threads(args.threads)
     options = {f.name: getattr(args, f.name) for t in draft.config_types(args.method) for f in dataclasses.fields(t)}
-    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map)
+    device_map = args.device_map or ("auto" if args.num_gpus_per_model > 1 and device.startswith("cuda") else None)
+    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, device_map, args.max_new_tokens + 1024)
     drafter = draft.load(args.method, loaded.target, options)
     if args.memory_scope:
         drafter.remember(args.memory_scope)
@@ -109,7 +112,7 @@ def main_for(method: str | None = None, argv: list[str] | None = None, suffix: s
     _, questions = tasks.load(args.bench_name, args.question_file, args.subset)
     questions = select(questions, args)
     path = answer_file(args, chosen_paradigm(args), args.model_id)
-    if args.workers or args.ray_address or args.num_gpus_total > args.num_gpus_per_model:
+    if args.workers or args.ray_address or (args.num_gpus_total or 0) > args.num_gpus_per_model:
         from evaluation.pool import placement, run_pool
 
         return run_pool(args, argv, questions, placement(args), path)

@@ -25,6 +25,7 @@ def build(settings: dict[str, Any], argv: list[str], loaded: Loaded, questions: 
         "settings": {**settings, "questions_hash": questions_hash(questions), "model": fingerprint(target)},
         "questions": len(questions),
         "model_folder": target.path,
+        "end_think": loaded.family.end_think,
         "end_think_id": loaded.family.end_think_id(loaded.tokenizer),
         "arguments": argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -9,13 +9,16 @@ import torch
 
 
 @functools.cache
-def _nvml(index: int) -> Any:
-    """NVML's handle of a GPU, or None where there is no NVML (package nvidia-ml-py)."""
+def _nvml(uuid: str) -> Any:
+    """NVML's handle of the GPU of this UUID, or None where there is no NVML (package nvidia-ml-py).
+
+    By UUID, since CUDA_VISIBLE_DEVICES renumbers GPUs for PyTorch and not for NVML.
+    """
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByIndex(index)
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
     except Exception:  # no package, no driver, no permission: energy is simply not known
         return None
 
@@ -44,7 +47,7 @@ class Meter:
     def _millijoules(self) -> int | None:
         if self._device.type != "cuda":
             return None
-        handle = _nvml(self._device.index or 0)
+        handle = _nvml(str(torch.cuda.get_device_properties(self._device).uuid))
         try:
             import pynvml
 

@@ -52,7 +52,8 @@ def by_question(records: Iterable[Record]) -> dict[str, Total]:
 
 def speed(totals: dict[str, Total]) -> float:
     """Tokens a second over all questions."""
-    return sum(t.tokens for t in totals.values()) / sum(t.seconds for t in totals.values())
+    seconds = sum(t.seconds for t in totals.values())
+    return sum(t.tokens for t in totals.values()) / seconds if seconds else float("nan")
 
 
 def mean_accepted_tokens(records: Iterable[Record]) -> float:
@@ -75,7 +76,8 @@ def drafted_per_step(records: Iterable[Record]) -> float:
 
 def share(records: Sequence[Record], field: str) -> float:
     """Share of wall time spent in one phase ('draft_time', ...)."""
-    return sum(getattr(r, field) for r in records) / sum(r.wall_time for r in records)
+    seconds = sum(r.wall_time for r in records)
+    return sum(getattr(r, field) for r in records) / seconds if seconds else float("nan")
 
 
 @dataclass(frozen=True)

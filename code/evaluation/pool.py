@@ -24,7 +24,7 @@ from model.errors import UserError
 
 try:
     import ray
-    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError:
     raise UserError("several workers need Ray: pip install -e 'code[ray]'") from None
 
@@ -46,7 +46,7 @@ def placement(args: argparse.Namespace) -> Placement | None:
     per_model = args.num_gpus_per_model
     if args.workers:
         return Placement(args.workers, 0, args.ray_address)
-    if args.num_gpus_total > per_model or (args.ray_address and args.num_gpus_total):
+    if args.num_gpus_total is not None and (args.num_gpus_total > per_model or args.ray_address):
         return Placement(max(1, int(args.num_gpus_total / per_model)), per_model, args.ray_address)
     return Placement(0, per_model, args.ray_address) if args.ray_address else None
 
@@ -125,7 +125,7 @@ class Pool:
             worker = self.starting.pop(future)
             try:
                 found = ray.get(future)
-            except (RayActorError, RayTaskError, OutOfMemoryError) as error:
+            except RayError as error:
                 reason = str(error).strip().split("\n")[-1]
                 continue
             if isinstance(found, UserError):
@@ -169,11 +169,13 @@ class Pool:
         worker, question = self.busy.pop(future)
         try:
             records = ray.get(future)
-        except (RayActorError, OutOfMemoryError) as error:
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise
+        except RayError as error:  # the worker, its memory or its node is gone, or the answer with it
             self._lost(question, error, pending, writer, progress)
             return
-        except RayTaskError as error:
-            raise error.as_instanceof_cause() from None
         self.idle.append(worker)
         writer.append(records)
         progress.question_done(records)

@@ -65,6 +65,11 @@ class Record:
         return self.finish_reason == "failed"
 
     @property
+    def final(self) -> bool:
+        """Not to be tried again on resume: everything but a failure that may have been the machine's."""
+        return not self.failed or self.error.startswith(("worker died", "context:"))
+
+    @property
     def key(self) -> tuple[str, int, int, int]:
         """Which generation of the run this is."""
         return self.question_id, self.choice, self.sample, self.round
@@ -100,26 +105,21 @@ def parse_record(data: dict[str, Any], where: str) -> Record:
 def json_lines(path: Path, notices: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, object) for every line; a half-written last line is left out and said in `notices`."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    whole = lines[:-1] if lines else []
-    if lines and lines[-1].strip():
-        whole, tail = lines[:-1], lines[-1]
-        try:
-            json.loads(tail)
-            whole = lines
-        except json.JSONDecodeError:
-            if notices is not None:
-                notices.append(f"{path}: the last line is half-written (a killed run); it is left out")
-    for number, line in enumerate(whole, 1):
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             data = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg})") from None
+        except ValueError as error:  # not JSON, or not UTF-8: a kill may cut inside a character
+            if number == len(lines):
+                if notices is not None:
+                    notices.append(f"{path}: the last line is half-written (a killed run); it is left out")
+                return
+            raise UserError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from None
         if not isinstance(data, dict):
             raise UserError(f"{where}: a JSON object is expected, found {type(data).__name__}")
         yield where, data

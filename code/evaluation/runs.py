@@ -70,7 +70,7 @@ def find_runs(folder: Path, notices: list[str]) -> list[Run]:
     for path in sorted(folder.rglob("*.jsonl")):
         if not _is_records(path):
             continue
-        if path.stat().st_size == 0:
+        if not any(json_lines(path)):
             notices.append(f"{path}: no finished question yet")
             continue
         runs.append(read_run(path, notices))
@@ -84,7 +84,11 @@ def _is_records(path: Path) -> bool:
     if path.with_suffix(".manifest.json").exists():
         return True
     with open(path, encoding="utf-8", errors="replace") as file:
-        return '"choices"' in file.readline()
+        try:
+            first = json.loads(file.readline())
+            return is_legacy(first) and "turns" in first["choices"][0]
+        except (ValueError, LookupError, TypeError):
+            return False
 
 
 def check_comparable(run: Run, base: Run) -> None:
@@ -96,6 +100,23 @@ def check_comparable(run: Run, base: Run) -> None:
     if differing:
         raise UserError(f"{run.path} and {base.path} were asked different prompts under the same question ids"
                         f" ({', '.join(differing[:5])}); they cannot be compared")
+
+
+def comparable(run: Run, base: Run | None, notices: list[str]) -> bool:
+    """May speed-ups be given? Nothing in common yet is said; different prompts are refused; other budgets are said."""
+    if base is None:
+        return False
+    if not set(run.totals) & set(base.totals):
+        notices.append(f"{run.path.name}: no finished question in common with {base.path.name} yet")
+        return False
+    check_comparable(run, base)
+    mine, theirs = (r.manifest.get("settings", {}) for r in (run, base))
+    other = [k for k in ("max_new_tokens", "thinking_budget", "dtype") if mine.get(k) != theirs.get(k)]
+    if run.manifest.get("device") != base.manifest.get("device"):
+        other.append("device")
+    if other:
+        notices.append(f"{run.path.name} and {base.path.name} differ in {', '.join(other)}: their times do not compare")
+    return True
 
 
 def pair_with_vanilla(runs: list[Run]) -> list[tuple[Run, Run | None]]:

@@ -33,18 +33,22 @@ pass@k     chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n,
 vote       accuracy of the commonest boxed answer of a question's samples (ties: the first to appear)"""
 
 
-def final_part(text: str) -> str:
-    """What follows the thinking; nothing where the thinking never ended."""
-    if "</think>" in text:
-        return text.rsplit("</think>", 1)[1]
-    return "" if "<think>" in text else text
+def final_part(record: Record, manifest: dict[str, Any]) -> str:
+    """What follows the thinking: all of it in a family without markers, nothing where the thinking never ended.
+
+    The marker's id decides, since a template may open the thinking in the prompt.
+    """
+    if manifest.get("end_think_id") is None:
+        return record.text
+    return record.text.rsplit(manifest["end_think"], 1)[-1] if manifest["end_think_id"] in record.output_ids else ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A generation with its verdict: None where the question has no reference answer."""
+    """A generation with its verdict: None where the question has no reference answer; `final` follows the thinking."""
 
     record: Record
+    final: str
     right: bool | None
 
 
@@ -58,11 +62,11 @@ def grade(run: Run, module: ModuleType, questions: dict[str, Question]) -> list[
         if record.question_id not in questions:
             raise UserError(f"{run.path}: question {record.question_id} is not in the task's questions; records and "
                             f"question file do not belong together")
-        question, final = questions[record.question_id], final_part(record.text)
-        key = (question.id, last_boxed(final) or final)
+        question, final = questions[record.question_id], final_part(record, run.manifest)
+        key = (question.id, final)
         if key not in known:
             known[key] = module.check(final, question)
-        verdicts.append(Verdict(record, known[key]))
+        verdicts.append(Verdict(record, final, known[key]))
     return verdicts
 
 
@@ -86,7 +90,7 @@ def by(verdicts: list[Verdict], field: str) -> dict[Any, list[Verdict]]:
 
 def vote(verdicts: list[Verdict]) -> bool | None:
     """Is the commonest boxed answer right?"""
-    boxes = [last_boxed(final_part(v.record.text)) for v in verdicts]
+    boxes = [last_boxed(v.final) for v in verdicts]
     given = [b for b in boxes if b is not None]
     if not given:
         return False

@@ -16,7 +16,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from evaluation import metrics
-from evaluation.runs import Run, check_comparable, find_runs, pair_with_vanilla, read_run
+from evaluation.runs import Run, check_comparable, comparable, find_runs, pair_with_vanilla, read_run
 from evaluation.tables import FORMATS, number, percent, render
 from evaluation.writer import write_atomically
 from model.errors import UserError
@@ -116,9 +116,10 @@ def main() -> int:
     args = parser.parse_args()
     notices: list[str] = []
     pairs = pairs_of(args, notices)
-    for run, base in pairs:
-        if base:
-            check_comparable(run, base)
+    if args.folder:
+        pairs = [(run, base if comparable(run, base, notices) else None) for run, base in pairs]
+    else:
+        check_comparable(*pairs[1])
     rows = [row(run, base) for run, base in pairs]
     for notice in notices:
         print(f"note: {notice}")

@@ -10,11 +10,12 @@ import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from evaluation import tasks
-from evaluation.cli import Parser, device_and_dtype, model_flags
+from evaluation.cli import Parser, device_and_dtype, model_flags, option_flags
 from evaluation.errors import guarded
 from evaluation.prompting import prompt_ids
 from evaluation.tables import render
@@ -91,7 +92,7 @@ def rows_of(loaded: Loaded, methods: list[str], args: argparse.Namespace, exact:
         reference = [generate(loaded.target, vanilla, r).output_ids for r in asked]
         for method in methods:
             print(f"{method}, temperature {temperature:g} ...", file=sys.stderr)
-            drafter = draft.load(method, loaded.target)
+            drafter = draft.load(method, loaded.target, options_of(method, args))
             drafter.enter("run", "verify")
             found = [compare(loaded, drafter, r, ref) for r, ref in zip(asked, reference)]
             parted = [c for c in found if c.at >= 0]
@@ -105,7 +106,12 @@ def rows_of(loaded: Loaded, methods: list[str], args: argparse.Namespace, exact:
     return rows, good
 
 
-def parser() -> argparse.ArgumentParser:
+def options_of(method: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The options of one method among all that were parsed."""
+    return {f.name: getattr(args, f.name) for config in draft.config_types(method) for f in dataclasses.fields(config)}
+
+
+def parser(methods: list[str]) -> argparse.ArgumentParser:
     flags = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     model_flags(flags)
     flags.add_argument("--method", nargs="+", default=["all"], help="methods, or 'all'")
@@ -115,16 +121,28 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--bench-name", default="mini")
     flags.add_argument("--question-file")
     flags.add_argument("--seed", type=int, default=0)
+    options = flags.add_argument_group("options of the methods")
+    for config in dict.fromkeys(c for m in methods for c in draft.config_types(m)):
+        option_flags(options, config)
     return flags
 
 
-def main() -> int:
-    args = parser().parse_args()
-    if args.max_new_tokens < 1 or args.questions < 1 or min(args.temperature) < 0:
-        raise UserError("--max-new-tokens and --questions must be at least 1, temperatures at least 0")
-    methods = [m for m in draft.names() if m != "vanilla"] if args.method == ["all"] else args.method
+def chosen(argv: list[str]) -> list[str]:
+    """The methods named on the command line."""
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", nargs="+", default=["all"])
+    named = first.parse_known_args(argv)[0].method
+    methods = [m for m in draft.names() if m != "vanilla"] if named == ["all"] else named
     for method in methods:
         draft.parse(method)
+    return methods
+
+
+def main() -> int:
+    methods = chosen(sys.argv[1:])
+    args = parser(methods).parse_args()
+    if args.max_new_tokens < 1 or args.questions < 1 or min(args.temperature) < 0:
+        raise UserError("--max-new-tokens and --questions must be at least 1, temperatures at least 0")
     device, dtype = device_and_dtype(args)
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -53,11 +53,16 @@ class RecordWriter:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another folder with --answer-file") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"another process is writing {self.path}; wait for it or use --answer-file") from None
+        except OSError as error:
+            raise UserError(f"cannot lock {self.path}: {error.strerror}; put it on a local disk with --answer-file") from None
 
     def _check_manifest(self) -> None:
         file = manifest_path(self.path)
+        if not file.exists() and self.path.stat().st_size:
+            raise UserError(f"{self.path} exists without its manifest {file.name}, so its settings are not known; use another"
+                            f" --answer-file")
         if not file.exists() or self.path.stat().st_size == 0:
             write_atomically(file, json.dumps(self._manifest, indent=1, ensure_ascii=False) + "\n")
             return
@@ -73,15 +78,13 @@ class RecordWriter:
         records = read_records(self.path, self.notices)
         counts: dict[str, int] = {}
         for record in records:
-            counts[record.question_id] = counts.get(record.question_id, 0) + 1
+            counts[record.question_id] = counts.get(record.question_id, 0) + record.final
         self.done = {q for q, n in counts.items() if n >= self._generations}
-        kept = [r for r in records if r.question_id in self.done]
-        whole = "".join(r.line() for r in kept)
+        whole = "".join(r.line() for r in records if r.question_id in self.done)
         if len(whole.encode()) != self.path.stat().st_size:
-            self._file.truncate(0)
-            self._file.write(whole.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            write_atomically(self.path, whole)  # the old file stays until the new one is whole
+            self._file.close()
+            self._lock()
 
 
 def manifest_path(records: Path) -> Path:
@@ -92,8 +95,12 @@ def manifest_path(records: Path) -> Path:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one move, so that no reader and no kill ever sees half of it."""
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None

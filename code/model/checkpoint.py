@@ -56,14 +56,18 @@ def load_config(path: str) -> Any:
         raise UserError(f"cannot load a model from '{path}': {_first_line(error)}") from None
 
 
-def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_map: str | None = None) -> Target:
-    """The causal language model at `path` (already resolved) on its device, in evaluation mode."""
+def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_map: str | None = None,
+                positions: int = 512) -> Target:
+    """The causal language model at `path` (already resolved) on its device, in evaluation mode.
+
+    `positions` is how many tokens its cache will hold: what a GPU cannot is refused before loading.
+    """
     config = load_config(path)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # recording a graph makes it warn of an unset loss
     kwargs = {"device_map": device_map} if device_map else {}
     if not device_map:
-        check_fits(config, DTYPES[dtype], device)
+        check_fits(config, DTYPES[dtype], device, positions)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype], **kwargs)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -95,7 +99,11 @@ def tokenizer_hash(path: str) -> str:
     """Identifies a tokenizer by its vocabulary; empty for a model that has none beside it."""
     if not path:
         return ""
-    vocabulary = sorted(AutoTokenizer.from_pretrained(path).get_vocab().items())
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load a tokenizer from '{path}': {_first_line(error)}") from None
+    vocabulary = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
 
 
@@ -112,12 +120,12 @@ def open_for(file: Path, vocab_size: int, tokenizer: str) -> SuffixArray:
 
 
 def load(path: str, dtype: str = "float32", device: str = "cpu", chat_template: str | None = None,
-         device_map: str | None = None) -> Loaded:
+         device_map: str | None = None, positions: int = 512) -> Loaded:
     """Target, tokenizer, family and stop ids of a checkpoint."""
     resolved = resolve(path)
     load_config(resolved)
     tokenizer = load_tokenizer(resolved, chat_template)
-    target = load_target(resolved, dtype, device, device_map)
+    target = load_target(resolved, dtype, device, device_map, positions)
     family = family_of(target.config, tokenizer)
     return Loaded(target, tokenizer, family, stop_ids(tokenizer, target.model.generation_config, family))
 

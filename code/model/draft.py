@@ -42,6 +42,10 @@ class Needs:
     topk: int = 0
     """Top-k ids of the target's raw logits at every candidate node (Token Recycling)."""
 
+    def __post_init__(self) -> None:
+        if self.max_nodes < 1:
+            raise UserError(f"a method's draft must have at least 1 node, its options make {self.max_nodes}")
+
 
 @dataclass(frozen=True)
 class Forcing:

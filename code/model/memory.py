@@ -41,7 +41,7 @@ def footprint(config: Any, dtype: torch.dtype) -> Footprint:
     return Footprint(weights * size, 0 if tied else embedding * size, text.num_hidden_layers * 2 * kv_heads * head_dim * size)
 
 
-def check_fits(config: Any, dtype: torch.dtype, device: str, positions: int = 4096) -> None:
+def check_fits(config: Any, dtype: torch.dtype, device: str, positions: int) -> None:
     """Refuse to load what the GPU cannot hold, and say what would fit."""
     if not device.startswith("cuda"):
         return
@@ -50,7 +50,7 @@ def check_fits(config: Any, dtype: torch.dtype, device: str, positions: int = 40
     if need.total(positions) <= free:
         return
     room = int((free / 1.1 - need.weights) / need.token)
-    remedy = (f"up to {room} tokens of context fit: lower --max-new-tokens" if room > 512 else
+    remedy = (f"up to {room} tokens of prompt and answer fit: lower --max-new-tokens" if room > 512 else
               "use a smaller model, --dtype bfloat16, or several GPUs with --device-map auto")
     raise UserError(f"{device} has {free / 1e9:.1f} GB free; weights need {need.weights / 1e9:.1f} GB and {positions} cached"
                     f" tokens {positions * need.token / 1e9:.1f} GB; {remedy}")

@@ -12,7 +12,11 @@ run_matrix() {
             if [ "$paradigm" = best_of_n ] && [[ "$temperature" =~ ^0(\.0*)?$ ]]; then
                 continue
             fi
-            folder=model_answer; [ "$paradigm" = best_of_n ] && folder=model_answer_BON
+            case "$paradigm" in
+                multi_round) folder=model_answer ;;
+                best_of_n) folder=model_answer_BON ;;
+                *) folder="model_answer_$paradigm" ;;
+            esac
             for method in $METHODS; do
                 id="$MODEL_NAME-$method-temperature-$temperature"
                 run python -m evaluation.inference --method "$method" --model-path "$MODEL_PATH" --model-id "$id" \

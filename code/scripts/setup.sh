@@ -8,7 +8,7 @@ PYTHON="${PYTHON:-python3}"
 TORCH="${TORCH:-torch==2.13.0}"
 
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
-    if [ ! -x ../.venv/bin/python ]; then
+    if [ ! -f ../.venv/bin/activate ]; then
         "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || {
             echo "error: $PYTHON is not Python 3.10 to 3.13; name one, as in: PYTHON=python3.11 bash $0" >&2
             exit 2

@@ -164,6 +164,25 @@ def test_a_cache_in_several_blocks_generates_the_same_text(monkeypatch, load):
     assert [len(block) for block in target.cache.blocks] == [3, 5]
 
 
+def test_models_whose_text_would_depend_on_the_draft_are_refused():
+    odd = llama()
+    odd.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    with pytest.raises(UserError, match="'dynamic'"):
+        Target(odd)
+    hybrid = qwen3()
+    hybrid.config.layer_types = ["linear_attention"] * 8
+    with pytest.raises(UserError, match="linear_attention"):
+        Target(hybrid)
+
+
+def test_a_drafter_that_ignores_the_cap_is_stopped(target):
+    from tests.test_conformance import Scripted
+
+    greedy = Scripted(lambda c: Draft.chain(c.root, [1] * 9, "greedy"))
+    with pytest.raises(ValueError, match="1 to 5 nodes"):
+        generate(target, greedy, Request(PROMPT, 20), max_nodes=5)
+
+
 def test_refusals():
     target = Target(qwen3())
     with pytest.raises(UserError, match="exceed the model's context of 2048"):

@@ -71,6 +71,35 @@ def test_writer_resumes_and_drops_what_a_kill_left(tmp_path):
     assert [r.key for r in read_records(path)] == [("1", 0, 0, 0), ("1", 0, 1, 0), ("2", 0, 0, 0), ("2", 0, 1, 0)]
 
 
+def test_a_tail_cut_inside_a_character_is_dropped(tmp_path):
+    path, notices = tmp_path / "r.jsonl", []
+    path.write_bytes(record("1").line().encode() + '{"text": "é"}'.encode()[:11])
+    assert [r.question_id for r in read_records(path, notices)] == ["1"] and "half-written" in notices[0]
+    path.write_bytes(b'{"text": "\xc3"}\n' + record("1").line().encode())
+    with pytest.raises(UserError, match="line 1: not JSON"):
+        read_records(path)
+
+
+def test_failed_generations_are_tried_again_unless_they_cannot_succeed(tmp_path):
+    path = tmp_path / "r.jsonl"
+    failures = ("OutOfMemoryError: ...", "worker died: ...", "context: ...")
+    with RecordWriter(path, manifest(), 1) as writer:
+        for question, error in enumerate(failures):
+            writer.append([record(str(question), finish_reason="failed", error=error)])
+    with RecordWriter(path, manifest(), 1) as writer:
+        assert writer.done == {"1", "2"}
+        with pytest.raises(UserError, match="another process"), RecordWriter(path, manifest(), 1):
+            pass  # the lock is held again after the file was rewritten
+
+
+def test_records_without_their_manifest_are_not_adopted(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(record("1").line())
+    with pytest.raises(UserError, match="without its manifest"), RecordWriter(path, manifest(), 1):
+        pass
+    assert path.read_text() == record("1").line()
+
+
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     path = tmp_path / "r.jsonl"
     with RecordWriter(path, manifest(), 1) as writer:

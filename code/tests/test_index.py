@@ -52,7 +52,7 @@ def test_longer_continuation_is_the_longest_match_that_enough_text_follows(text,
     length, end = sam.longer_continuation(wanted, shortest)
     matches = {n: e for n in range(1, len(text)) for e in reversed(range(n - 1, len(text) - 1))
                if text[e - n + 1:e + 1] == text[-n:]}
-    enough = [n for n, e in matches.items() if n >= shortest and len(text) - 1 - e > wanted]
+    enough = [n for n, e in matches.items() if n >= shortest and len(text) - 1 - e >= wanted]
     if sam.match_length >= shortest and enough:
         assert (length, end) == (max(enough), matches[max(enough)])
     else:

@@ -190,6 +190,25 @@ def test_a_report_over_an_unfinished_run_says_what_is_missing(monkeypatch, capsy
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_a_method_that_only_failed_or_has_nothing_in_common_yet_is_said(monkeypatch, capsys, tmp_path):
+    synthetic(tmp_path)
+    for method, change in (("pld", {"finish_reason": "failed", "new_tokens": None, "wall_time": None, "accept_lengths": [],
+                                    "draft_lengths": [], "draft_source": [], "output_ids": [], "error": "x"}), ("sam", {})):
+        path = tmp_path / f"{method}.jsonl"
+        path.write_text("".join(json.dumps({**json.loads(line), **change}) + "\n" for line in path.read_text().splitlines()))
+    run(monkeypatch, speed.main, tmp_path)
+    run(monkeypatch, report.main, tmp_path)
+    assert "pld.jsonl: no finished question in common" in capsys.readouterr().out
+
+
+def test_other_budgets_are_said(monkeypatch, capsys, tmp_path):
+    synthetic(tmp_path)
+    book = json.loads((tmp_path / "sam.manifest.json").read_text())
+    (tmp_path / "sam.manifest.json").write_text(json.dumps({**book, "settings": {**book["settings"], "dtype": "bfloat16"}}))
+    run(monkeypatch, speed.main, tmp_path)
+    assert "differ in dtype" in capsys.readouterr().out
+
+
 def test_repeats_are_pooled_and_noise_is_shown(tmp_path):
     synthetic(tmp_path / "a", seed=0)
     synthetic(tmp_path / "b", seed=0)

@@ -69,7 +69,7 @@ def test_gpqa_options_are_shuffled_by_the_questions_own_id(hub):
 @pytest.mark.parametrize("text, letter", [
     ("\\boxed{C}", "C"), ("\\boxed{\\text{B}}", "B"), ("\\boxed{(D)}", "D"), ("\\boxed{A. 10 eV}", "A"),
     ("The answer is **B**.", "B"), ("Answer: C", "C"), ("\\boxed{10}", None), ("no idea", None),
-    ("The answer is A. No, the answer is D.", "D")])
+    ("The answer is A. No, the answer is D.", "D"), ("The final answer is a mixture, as in option (C)", None)])
 def test_option_letters(text, letter):
     assert gpqa.letter_of(text) == letter
 
@@ -118,8 +118,21 @@ def test_a_comparison_that_hangs_is_cut_in_any_thread():
 
 
 def test_final_part():
-    assert final_part("<think>a</think>b") == "b" and final_part("<think>a") == "" and final_part("b") == "b"
-    assert final_part("<think>a</think>b</think>c") == "c"
+    markers = {"end_think_id": 7, "end_think": "</think>"}
+    done, cut = record(output_ids=[1, 7, 2], text="a</think>b</think>c"), record(output_ids=[1, 2], text="\\boxed{1} so far")
+    assert final_part(done, markers) == "c" and final_part(cut, markers) == ""  # the template may have opened the thinking
+    assert final_part(cut, {"end_think_id": None}) == final_part(cut, {}) == cut.text
+    assert final_part(record(output_ids=[7], text="x</reason>y"), {"end_think_id": 7, "end_think": "</reason>"}) == "y"
+
+
+def test_a_text_without_a_box_does_not_take_a_boxed_ones_verdict():
+    from types import SimpleNamespace
+
+    from evaluation.tasks import Question, mini
+
+    run = SimpleNamespace(records=[record("1", 0, text="42"), record("1", 1, text="\\boxed{42}")], manifest={}, path="r")
+    verdicts = score.grade(run, mini, {"1": Question("1", "c", "?", "42")})
+    assert [v.right for v in verdicts] == [False, True]
 
 
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -133,10 +146,10 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(case):
 
 def test_majority_vote():
     def verdicts(*answers):
-        return [Verdict(record(sample=i, text=f"</think>\\boxed{{{a}}}"), a == "7") for i, a in enumerate(answers)]
+        return [Verdict(record(sample=i), f"\\boxed{{{a}}}", a == "7") for i, a in enumerate(answers)]
 
     assert vote(verdicts("7", "3", "7")) is True and vote(verdicts("3", "3", "7")) is False
-    assert vote([Verdict(record(text="cut"), False)]) is False
+    assert vote([Verdict(record(), "", False)]) is False
 
 
 def test_unscorable_questions_are_counted_and_scoring_changes_no_record(monkeypatch, capsys, tmp_path):

@@ -27,9 +27,9 @@ def texts_of(files: list[str]) -> Iterator[str]:
     """Every document of every file."""
     for file in files:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}") from None
+            lines = Path(file).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -98,6 +98,8 @@ def rollout_losses(head: Eagle3Head, embedding: torch.Tensor, batch: Batch, feat
         predicted = batch.labels[:, 2 + s:2 + s + n].to(ids.device)
         teacher = logits[:, 1 + s:1 + s + n]
         counts = (predicted != -100) & inside[teacher.argmax(-1)]
+        if not counts.any():  # nothing to learn from at this depth: the mean of nothing would ruin the weights
+            break
         student = head.logits(out[counts]).float().log_softmax(-1)
         wanted = teacher[counts][:, drafted].float().softmax(-1)
         losses.append(-(wanted * student).sum(-1).mean())
@@ -140,6 +142,8 @@ def train_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -
         with torch.autocast(device.type, torch.bfloat16):
             features, logits = observe(target, batches[step].ids.to(device), recipe.feature_layers)
             losses, agreement = rollout_losses(head, embedding, batches[step], features, logits, recipe.rollout)
+        if not losses:
+            continue
         torch.stack([loss * recipe.decay**s for s, loss in enumerate(losses)]).sum().backward()
         update(head, optims, clip=0.5)
         seen += batches[step].tokens

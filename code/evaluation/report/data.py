@@ -12,7 +12,7 @@ from typing import Any
 from evaluation import acceptance, metrics, verdicts
 from evaluation.metrics import SpeedUp, Total
 from evaluation.records import Record
-from evaluation.runs import Run, check_comparable, find_runs
+from evaluation.runs import Run, comparable, find_runs
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,8 @@ def gather(folder: Path, notices: list[str]) -> list[Setting]:
     for (paradigm, temperature, model), methods in sorted(groups.items()):
         order = sorted(methods, key=lambda name: (name != "vanilla", name))
         setting = Setting(paradigm, temperature, model, tuple(Method(n, tuple(methods[n])) for n in order))
-        for method in setting.methods:
-            for run in method.runs:
-                if setting.vanilla:
-                    check_comparable(run, setting.vanilla.runs[0])
+        for run in (run for method in setting.methods for run in method.runs if setting.vanilla):
+            comparable(run, setting.vanilla.runs[0], notices)
         if setting.vanilla is None:
             notices.append(f"{setting.title}: no vanilla run, so no speed-ups; run --method vanilla")
         settings.append(setting)

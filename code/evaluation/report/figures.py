@@ -98,7 +98,7 @@ def mat_against_cost(settings: list[Setting]) -> Figure:
 
     def draw(axis: Axes, setting: Setting) -> None:
         points = [(m, metrics.mean_accepted_tokens(m.records), setting.speed_up(m)) for m in setting.methods]
-        points = [(m, mat, mat / up.ratio) for m, mat, up in points if up is not None]
+        points = [(m, mat, mat / up.ratio) for m, mat, up in points if up is not None and mat == mat]
         top = max([cost for *_, cost in points], default=1) * 1.25 + 0.2
         for ratio in (0.5, 1, 1.5, 2, 3, 4):
             axis.plot([0, top], [0, top * ratio], color="#ccc", linewidth=0.8, linestyle="--", zorder=0)
@@ -210,7 +210,7 @@ def accuracy_beside_speed(settings: list[Setting], scores: dict[str, float]) -> 
     def draw(axis: Axes, setting: Setting) -> None:
         for method in setting.methods:
             score = scores.get(str(method.runs[0].path))
-            if score is not None:
+            if score is not None and method.totals:
                 axis.scatter(metrics.speed(method.totals), score, color=colour(method.name, names), s=36)
                 axis.annotate(method.name, (metrics.speed(method.totals), score), xytext=(2, 5), rotation=45,
                               textcoords="offset points", fontsize=8)

@@ -36,9 +36,13 @@ def names() -> list[str]:
 
 def load(bench: str, question_file: str | None = None, subset: str = "all") -> tuple[ModuleType, list[Question]]:
     """The task module and its questions; a question file of the user's own is read as task `jsonl`."""
+    if subset not in ("all", "published"):
+        raise UserError(f"--subset is 'all' or 'published', not '{subset}'")
     if question_file or bench not in names():
         module = importlib.import_module(f"{__name__}.jsonl")
         found = module.questions(Path(question_file) if question_file else _default_file(bench))
+        if subset != "all":
+            raise UserError("--subset is for the hub's tasks; a question file is cut with --question-begin, --question-end")
     else:
         module = importlib.import_module(f"{__name__}.{bench}")
         found = module.questions(subset)

@@ -51,5 +51,5 @@ def letter_of(text: str) -> str | None:
     if boxed is not None:
         found = re.fullmatch(r"\(?\s*(?:\\text(?:bf)?\{)?\s*\(?([A-D])\)?(?:[.:\s].*)?\}?\s*\)?", boxed, re.DOTALL)
         return found.group(1) if found else None
-    found = re.findall(r"answer\W{0,12}(?:is|:)?\W{0,6}([A-D])\b", text, re.IGNORECASE)
-    return found[-1].upper() if found else None
+    found = re.findall(r"(?i:answer\W{0,12}(?:is|:)?)\W{0,6}([A-D])\b", text)
+    return found[-1] if found else None

@@ -2,7 +2,8 @@
 
 Beside the candidates every forward computes N-1 levels of W future tokens. Their argmax are the next level, and the
 diagonals are n-grams of N tokens for the pool; the pool's n-grams that begin with the root are the draft. The window
-moves by exactly one a step. Defaults as in the paper's README and the published benchmark: 5, 7, 7.
+moves by exactly one a step; with fewer than five nodes a draft it does not fit, and nothing is drafted. Defaults as in
+the paper's README and the published benchmark: 5, 7, 7.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from model.draft import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.engine.target import Target
+from model.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,10 @@ class Config:
     level: int = option(5, "n-gram length N of lookahead")
     window: int = option(7, "columns W of the window")
     guess: int = option(7, "n-grams kept and verified for a token")
+
+    def __post_init__(self) -> None:
+        if self.level < 3 or self.window < 2 or self.guess < 1:
+            raise UserError("lookahead needs --level of at least 3, --window of at least 2 and --guess of at least 1")
 
 
 def extra_nodes(level: int, window: int) -> int:

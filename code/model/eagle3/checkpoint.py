@@ -6,6 +6,7 @@ dialects is settled here and becomes one `HeadConfig`.
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -55,7 +56,9 @@ def head_config(config: dict[str, Any], tensors: dict[str, torch.Tensor], target
     declared = layer.get("vocab_size", vocab_size)
     if declared != vocab_size:
         raise UserError(f"{path} is a head for a vocabulary of {declared}; this target's has {vocab_size}")
-    heads = layer["num_attention_heads"]
+    heads = layer.get("num_attention_heads")
+    if not heads:
+        raise UserError(f"{path}: its config.json names no num_attention_heads")
     rope = layer.get("rope_parameters") or {}
     return HeadConfig(
         hidden=hidden, intermediate=tensors["midlayer.mlp.gate_proj.weight"].shape[0], heads=heads,
@@ -89,7 +92,7 @@ def _layers(config: dict[str, Any], target_config: Any, speculators: bool, path:
             raise UserError(f"{path} names no feature layers, and the rule 2, N/2, N-3 needs 7 layers; the target has {total}")
         return default_layers(total)
     found = tuple(sorted(int(i) for i in listed))
-    if not speculators and "LlamaForCausalLMEagle3" in config.get("architectures", []) and not config.get("entering_layers"):
+    if not speculators and "LlamaForCausalLMEagle3" in (config.get("architectures") or []) and not config.get("entering_layers"):
         found = tuple(i + 1 for i in found)
     if len(found) != 3 or found[0] < 0 or found[-1] >= total:
         raise UserError(f"{path} wants features of layers {found}; the target has layers 0 to {total - 1}")
@@ -128,7 +131,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
         try:
             safe = file.suffix == ".safetensors"
             found.update(load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True))
-        except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, UnpicklingError) as error:
             raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}; copy it again") from None
     return found
 

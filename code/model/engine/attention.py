@@ -80,7 +80,7 @@ def attend(query_HTD: torch.Tensor, key_KLD: torch.Tensor, value_KLD: torch.Tens
     if folded:
         query = query_HTD.reshape(1, kv_heads, heads // kv_heads * rows, dim)
         out = F.scaled_dot_product_attention(query, key_KLD[None], value_KLD[None], mask, scale=scaling)
-        return out.view(heads, rows, dim).transpose(0, 1)
+        return out.reshape(heads, rows, dim).transpose(0, 1)  # some CUDA kernels return another layout
     out = F.scaled_dot_product_attention(query_HTD[None], key_KLD[None], value_KLD[None], mask, scale=scaling,
                                          enable_gqa=True)
     return out[0].transpose(0, 1)

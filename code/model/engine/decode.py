@@ -4,6 +4,7 @@ Timed from outside the phases: prefill, draft (propose and observe), verify (for
 accept (walk and cache), other (the rest).
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -102,7 +103,7 @@ def prefill(target: Target, sequence: Sequence, drafter: Drafter) -> Prefill:
 
 def context(target: Target, sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
     """What the drafter may know before this step."""
-    room = target.cache.positions - sequence.cached
+    room = min(target.cache.positions, target.max_positions) - sequence.cached
     emitted = len(sequence.ids)
     return Context(root=sequence.ids[-1], cached=sequence.cached, emitted=emitted,
                    remaining=sequence.request.max_new_tokens - emitted,
@@ -116,6 +117,7 @@ def generate(target: Target, drafter: Drafter, request: Request, max_nodes: int 
     check(target, request)
     nodes = min(max_nodes, drafter.needs.max_nodes)
     target.reserve(capacity(request, nodes))
+    needs = dataclasses.replace(drafter.needs, max_nodes=nodes)  # the cap holds whatever a drafter proposes
     sequence, times, begun = Sequence(request), Times(), perf_counter()
     first = prefill(target, sequence, drafter)
     times.prefill = perf_counter() - begun
@@ -126,7 +128,7 @@ def generate(target: Target, drafter: Drafter, request: Request, max_nodes: int 
         t0 = perf_counter()
         draft = drafter.propose(context(target, sequence, drafter, nodes))
         t1 = perf_counter()
-        (out,), verified = verify(target, [(sequence, draft)], drafter.needs)
+        (out,), verified = verify(target, [(sequence, draft)], needs)
         t2 = perf_counter()
         drafter.observe(out)
         times.draft += t1 - t0 + perf_counter() - t2

@@ -32,7 +32,7 @@ def attend_cached(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, c
     keys, values = both[0, :end].transpose(0, 1).unsqueeze(0), both[1, :end].transpose(0, 1).unsqueeze(0)
     folded = query.reshape(1, kv_heads, query.shape[1] // kv_heads * rows, query.shape[3])
     out = torch.nn.functional.scaled_dot_product_attention(folded, keys, values, mask, 0.0, False, scale=scaling)
-    return out.view(1, query.shape[1], rows, query.shape[3]).transpose(1, 2)
+    return out.reshape(1, query.shape[1], rows, query.shape[3]).transpose(1, 2)
 
 
 @functools.cache

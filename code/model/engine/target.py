@@ -41,6 +41,7 @@ class Target:
         heads = self.config.num_attention_heads
         self.kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
         self.groups = heads // self.kv_heads
+        self._refuse()
         self.graphs = Graphs(model) if graphs and self._recordable() else None
         model.set_attn_implementation(NAME)
 
@@ -53,6 +54,17 @@ class Target:
         rounded = (positions + 255) // 256 * 256
         devices = [next(layer.parameters()).device for layer in self.layers]
         self.cache = KVCache(devices, slots, rounded, self.kv_heads, head_dim, self.dtype)
+
+    def _refuse(self) -> None:
+        """Models whose text would depend on how many rows are run at once, or whose layers keep another state."""
+        rope = getattr(self.config, "rope_parameters", None) or getattr(self.config, "rope_scaling", None) or {}
+        kinds = {rope.get("rope_type") or rope.get("type")} if isinstance(rope, dict) else set()
+        if odd := kinds & {"dynamic", "longrope"}:
+            raise UserError(f"rotary embeddings of type '{odd.pop()}' depend on the longest position of a forward, so drafting"
+                            f" would change the text; such models are not supported")
+        layers = set(getattr(self.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        if layers:
+            raise UserError(f"layers of type {', '.join(sorted(layers))} are not supported; full and sliding attention are")
 
     def _recordable(self) -> bool:
         """Graphs are for the CPU and for full attention; whatever needs masks by position stays eager."""

@@ -44,7 +44,7 @@ class SuffixAutomaton:
         """
         state, length = self._state, self.match_length
         while length >= shortest:
-            if len(self.text) - 1 - self._first_end[state] > tokens:
+            if len(self.text) - 1 - self._first_end[state] >= tokens:
                 return length, self._first_end[state]
             state = self._link[state]
             length = self._length[state] if state > 0 else 0
