@@ -17,7 +17,7 @@ import torch
 from evaluation.cli import Parser, device_and_dtype, model_flags
 from evaluation.errors import guarded
 from evaluation.manifest import device_of
-from evaluation.tables import number, render
+from evaluation.tables import FORMATS, number, render
 from evaluation.writer import write_atomically
 from model import checkpoint
 from model.draft import Draft, Needs, Request
@@ -85,6 +85,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file; DIR/calibration.json for the report of DIR")
     parser.add_argument("--contexts", type=int, nargs="+", default=[512], help="cached tokens, the first for the report")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
     args = parser.parse_args()
     if args.repeats < 1 or min(args.contexts) < 1:
         raise UserError("--repeats and --contexts must be at least 1")
@@ -96,7 +97,7 @@ def main() -> int:
         raise UserError(f"--contexts: the model has {target.max_positions} positions")
     found = measure(target, args.contexts, args.repeats)
     rows = [[c, *(f"{1e3 * s:.2f} ({number(s / seconds[0])})" for s in seconds)] for c, seconds in found["contexts"].items()]
-    print(render(["context", *(f"n = {n}" for n in NODES)], rows))
+    print(render(["context", *(f"n = {n}" for n in NODES)], rows, args.format))
     print("milliseconds of one verification of n nodes, and in vanilla steps (n = 1)")
     if "roofline" in found:
         shares = ", ".join(f"{share:.0%} at {c}" for c, share in found["roofline"].items())

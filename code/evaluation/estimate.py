@@ -11,7 +11,7 @@ import argparse
 
 from evaluation.cli import Parser
 from evaluation.errors import guarded
-from evaluation.tables import render
+from evaluation.tables import FORMATS, render
 from model import checkpoint
 from model.checkpoint import DTYPES
 from model.memory import Footprint, footprint
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--questions", type=int, default=120)
     flags.add_argument("--bandwidth", type=float, default=3.35, help="memory bandwidth in TB/s (H100 SXM 3.35, H200 4.8)")
     flags.add_argument("--share", type=float, default=0.4, help="share of it that a step reaches (eager loops 0.3 to 0.5)")
+    flags.add_argument("--format", choices=tuple(FORMATS), default="markdown")
     flags.add_argument("--speed-up", type=float, default=1.0, help="of the method over vanilla")
     return flags
 
@@ -44,7 +45,7 @@ def main() -> int:
     rows = [row(path.rstrip("/").rsplit("/", 1)[-1], footprint(checkpoint.load_config(path), DTYPES[args.dtype]), args)
             for path in args.model_path]
     header = ("model", "weights (GB)", "memory (GB)", "cache (kB/token)", "step (ms)", "multi-round (h)", "best of 4 (h)")
-    print(render(header, rows, "markdown"))
+    print(render(header, rows, args.format))
     print(f"\n{args.dtype}, {args.questions} questions, {args.tokens} tokens a generation, {args.share:.0%} of"
           f" {args.bandwidth} TB/s, speed-up {args.speed_up:g}")
     return 0

@@ -18,7 +18,7 @@ from evaluation import tasks
 from evaluation.cli import Parser, device_and_dtype, model_flags, option_flags
 from evaluation.errors import guarded
 from evaluation.prompting import prompt_ids
-from evaluation.tables import render
+from evaluation.tables import FORMATS, render
 from model import checkpoint, draft
 from model.checkpoint import Loaded
 from model.draft import Request
@@ -121,6 +121,7 @@ def parser(methods: list[str]) -> argparse.ArgumentParser:
     flags.add_argument("--bench-name", default="mini")
     flags.add_argument("--question-file")
     flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--format", choices=tuple(FORMATS), default="plain")
     options = flags.add_argument_group("options of the methods")
     for config in dict.fromkeys(c for m in methods for c in draft.config_types(m)):
         option_flags(options, config)
@@ -149,7 +150,8 @@ def main() -> int:
     loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map)
     exact = dtype in ("float32", "float64")
     rows, good = rows_of(loaded, methods, args, exact)
-    print(render(("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT"), rows))
+    print(render(("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT"), rows,
+                 args.format))
     if exact:
         print("all texts are vanilla's, token for token" if good else "NOT LOSSLESS: texts differ in full precision")
     else:
