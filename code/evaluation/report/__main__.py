@@ -60,8 +60,8 @@ def main() -> int:
     curve = calibration(args.folder)
     made = draw(settings, out, notices)
     traces = viewer.build(settings, notices)
-    name = next((m.runs[0].manifest.get("model_folder", "") for s in settings for m in s.methods), "")
-    title = f"SpecTTS-Bench: {Path(name).name or args.folder.name}"
+    folder = Path(next((m.runs[0].manifest.get("model_folder", "") for s in settings for m in s.methods), ""))
+    title = f"SpecTTS-Bench: {(folder.parent if folder.name == 'target' else folder).name or args.folder.name}"
     write_atomically(out / "report.html", page.render(title, settings, made, traces, notices, curve))
     suffix = {"plain": "txt", "markdown": "md", "latex": "tex"}[args.format]
     text = "\n\n".join(f"{s.title}: {heading}\n\n{render(header, rows, args.format)}"

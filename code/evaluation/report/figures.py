@@ -88,7 +88,7 @@ def radar(settings: list[Setting]) -> Figure:
 
     figure = panels(settings, draw, width=4.0, height=4.2, polar=True, share=False)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="lower center", ncol=min(5, len(names)), fontsize=8)
-    figure.subplots_adjust(bottom=0.22)
+    figure.subplots_adjust(bottom=0.22, top=0.84)
     return figure
 
 
