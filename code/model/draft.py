@@ -197,8 +197,11 @@ class Drafter:
     def observe(self, out: StepOut) -> None:
         """Learn from a verified step (of one's own draft or, inside a composite, of another's)."""
 
+    def settle(self) -> None:
+        """Learn what the next proposal did not need: called while the device runs the step's forward."""
+
     def finish(self, request: Request, output_ids: list[int]) -> None:
-        """The generation is over."""
+        """The generation is over; not preceded by `settle` where the last step ended it."""
 
 
 def until_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from model.draft import Context, Draft, Forcing, Needs, Request
+from model.draft import Context, Draft, Drafter, Forcing, Needs, Request
 from model.engine.decode import Sequence, generate, prefill
 from model.engine.sampling import PositionNoise
 from model.engine.verify import verify
@@ -104,10 +104,8 @@ def test_kept_cache_equals_a_fresh_prefill_after_every_step(method, target, load
         torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
 
 
-class Scripted:
+class Scripted(Drafter):
     """A drafter that proposes whatever it is told to: what the engine must withstand."""
-
-    scope = "request"
 
     def __init__(self, propose, max_nodes=40):
         self.needs, self._propose = Needs(max_nodes=max_nodes), propose

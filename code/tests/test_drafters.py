@@ -91,7 +91,7 @@ def test_recyclings_static_tree():
 
 
 def test_recyclings_matrix_is_the_targets_top_8(load):
-    target, drafter = Target(qwen3(), graphs=False), load("recycling")
+    target, drafter = Target(qwen3(), engine="eager"), load("recycling")
     target.reserve(300)
     request = Request(PROMPT, 30)
     sequence = Sequence(request)
@@ -130,6 +130,7 @@ def test_pia_feeds_every_transition_once(load):
     for i in range(0, len(stream), 3):
         root = ([4, *stream])[i]
         pia.observe(StepOut(Draft.only_root(root), [0], stream[i:i + 3], False))
+        pia.settle()
     pia.finish(request, [4, *stream])
     text = [3, 4, *stream]
     for a, b in itertools.pairwise(text):
@@ -153,7 +154,7 @@ def test_lookahead_fills_its_levels_as_specified(target, load):
 
 
 def test_lookaheads_extra_nodes_equal_plain_runs_of_what_they_attend(load):
-    target, drafter = Target(qwen3(), graphs=False), load("lookahead")
+    target, drafter = Target(qwen3(), engine="eager"), load("lookahead")
     target.reserve(300)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)

@@ -34,7 +34,7 @@ def mistral(window):
 @pytest.mark.parametrize("make", (qwen3, llama, lambda: mistral(8), lambda: mistral(None)))
 def test_greedy_text_is_hugging_faces(make, graphs, load):
     expected = hugging_face(make(), PROMPT, 40)
-    result = generate(Target(make(), graphs=graphs), load("pld"), Request(PROMPT, 40))
+    result = generate(Target(make(), engine="graph" if graphs else "eager"), load("pld"), Request(PROMPT, 40))
     assert result.output_ids == expected
 
 
@@ -58,7 +58,7 @@ def test_chunked_prefill_equals_a_whole_one(monkeypatch, load):
 
 
 def test_node_logits_equal_plain_runs_of_their_paths():
-    target = Target(qwen3(), graphs=False)
+    target = Target(qwen3(), engine="eager")
     target.reserve(100)
     sequence = Sequence(Request(PROMPT, 20))
     prefill(target, sequence, _Nothing())
@@ -72,7 +72,7 @@ def test_node_logits_equal_plain_runs_of_their_paths():
             path.insert(0, tree.tokens[at])
             at = tree.parents[at]
         ids = PROMPT + path
-        plain = Target(qwen3(), graphs=False)
+        plain = Target(qwen3(), engine="eager")
         plain.reserve(100)
         expected = plain.forward([Segment(0, 0, ids, range(len(ids)))]).logits[-1]
         torch.testing.assert_close(logits[node], expected, atol=1e-4, rtol=1e-4)
@@ -114,7 +114,7 @@ def _drafter(i: int):
 
 def test_features_are_hugging_faces_hidden_states(load):
     for graphs in (True, False):
-        target = Target(qwen3(), graphs=graphs)
+        target = Target(qwen3(), engine="graph" if graphs else "eager")
         target.reserve(64)
         found = target.forward([Segment(0, 0, PROMPT, range(len(PROMPT)))], feature_layers=(2, 4, 5)).features
         with torch.inference_mode():
@@ -123,7 +123,7 @@ def test_features_are_hugging_faces_hidden_states(load):
 
 
 def test_a_recorded_graph_equals_the_eager_forward_at_any_length():
-    recorded, eager = Target(qwen3()), Target(qwen3(), graphs=False)
+    recorded, eager = Target(qwen3()), Target(qwen3(), engine="eager")
     for target in (recorded, eager):
         target.reserve(256)
     start = 0
@@ -157,9 +157,9 @@ def test_a_cache_in_several_blocks_generates_the_same_text(monkeypatch, load):
     """As on several GPUs: consecutive layers share a block, every block keeps the accepted rows."""
     from model.engine import cache as module
 
-    one = generate(Target(qwen3(), graphs=False), load("recycling"), Request(PROMPT, 40)).output_ids
+    one = generate(Target(qwen3(), engine="eager"), load("recycling"), Request(PROMPT, 40)).output_ids
     monkeypatch.setattr(module, "groupby", lambda devices: [(devices[0], devices[:3]), (devices[0], devices[3:])])
-    target = Target(qwen3(), graphs=False)
+    target = Target(qwen3(), engine="eager")
     assert generate(target, load("recycling"), Request(PROMPT, 40)).output_ids == one
     assert [len(block) for block in target.cache.blocks] == [3, 5]
 

@@ -14,10 +14,12 @@ from model.checkpoint import MINI
 from model.draft import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.eagle3.checkpoint import load_head
 from model.eagle3.head import Eagle3Head
-from model.eagle3.tree import DraftState
+from model.eagle3.static import StaticDraft
+from model.eagle3.tree import DraftState, Tree
 from model.engine.target import Target
 from model.errors import UserError
 
+GROWTH = 4096  # positions: a larger state means new graphs
 FLUSH = 256  # rows queued while another drafter is at work before they are fed to the head
 
 
@@ -30,10 +32,11 @@ class Config:
 
 
 class Eagle3(Drafter):
-    def __init__(self, config: Config, head: Eagle3Head, embedding: torch.Tensor) -> None:
-        self.config, self.head, self.embedding = config, head, embedding
+    def __init__(self, config: Config, head: Eagle3Head, embedding: torch.Tensor, static: bool = False) -> None:
+        self.config, self.head, self.embedding, self._static = config, head, embedding, static
         self.needs = Needs(max_nodes=config.total_token, feature_layers=head.config.feature_layers)
         self.state: DraftState | None = None
+        self._whole: StaticDraft | None = None
         self._features: list[torch.Tensor] = []
         self._tokens: list[int] = []
         self._warned = False
@@ -45,18 +48,26 @@ class Eagle3(Drafter):
             print(f"warning: this EAGLE-3 head was trained on {self.head.config.trained_length} tokens, the run has up to"
                   f" {length}: expect its acceptance to fall beyond", file=sys.stderr)
             self._warned = True
-        self.state = DraftState(self.head, self.embedding, length + 1 + (c.depth + 1) * c.top_k)
+        self._reserve(length + 1 + (c.depth + 1) * c.top_k)
         self._features = [prefill.features]
         self._tokens = [*request.prompt_ids[1:], prefill.first_token]
 
+    def _reserve(self, positions: int) -> None:
+        """A state for a new request: the old one where it is large enough, since graphs hold on to its memory."""
+        if self.state and self.state.positions >= positions:
+            self.state.reset()
+            return
+        rounded = (positions + GROWTH - 1) // GROWTH * GROWTH if self._static else positions
+        self.state, self._whole = None, None
+        self.state = DraftState(self.head, self.embedding, rounded)
+
     def propose(self, context: Context) -> Draft:
-        self._flush()
         nodes = min(self.config.total_token, context.max_nodes) - 1
         depth = min(self.config.depth, context.remaining - 1)
         if nodes < 1 or depth < 0:
             return Draft.only_root(context.root)
         k = min(self.config.top_k, nodes, self.head.config.draft_vocab)
-        tree = self.state.grow(k, depth, nodes)
+        tree = self._grow(k, depth, nodes)
         return Draft([context.root, *tree.tokens], [-1, *tree.parents], len(tree.tokens) + 1, "eagle3")
 
     def observe(self, out: StepOut) -> None:
@@ -68,7 +79,20 @@ class Eagle3(Drafter):
             self._flush()
 
     def finish(self, request: Request, output_ids: list[int]) -> None:
-        self.state, self._features, self._tokens = None, [], []
+        self._features, self._tokens = [], []
+
+    def _grow(self, k: int, depth: int, nodes: int) -> Tree:
+        """The whole draft as one graph where its shape is the configured one; near the end of a text it is smaller."""
+        c = self.config
+        usual = depth == c.depth and nodes == c.total_token - 1 and k == c.top_k
+        if self._static and usual and self._tokens:
+            self._whole = self._whole or StaticDraft(self.state, k, depth, nodes)
+            if self._whole.takes(len(self._tokens)):
+                tree = self._whole.step(torch.cat(self._features), self._tokens)
+                self._features, self._tokens = [], []
+                return tree
+        self._flush()
+        return self.state.grow(k, depth, nodes)
 
     def _flush(self) -> None:
         if self._tokens:
@@ -84,4 +108,5 @@ def build(config: Config, host: Target) -> Drafter:
     own = head.config.own_embeddings
     embedding = head.embed_tokens.weight if own else host.model.get_input_embeddings().weight
     top_k = min(config.top_k, head.config.draft_vocab)
-    return Eagle3(dataclasses.replace(config, top_k=top_k), head, embedding)
+    static = host.device.type == "cuda" and host.engine != "eager"
+    return Eagle3(dataclasses.replace(config, top_k=top_k), head, embedding, static)

@@ -36,8 +36,7 @@ class Pia(Drafter):
         self.trie.new_request()
         self.trie.put(request.prompt_ids, is_output=False)
         self._previous = request.prompt_ids[-1]
-        self._pending = [request.prompt_ids[-1]]
-        self._stream([prefill.first_token])
+        self._pending = [request.prompt_ids[-1], prefill.first_token]
 
     def propose(self, context: Context) -> Draft:
         limit = min(self.config.decoding_length, context.max_nodes) - 1
@@ -56,17 +55,17 @@ class Pia(Drafter):
 
     def observe(self, out: StepOut) -> None:
         self._previous = ([out.draft.tokens[0], *out.emitted])[-2]
-        self._stream(out.emitted)
+        self._pending.extend(out.emitted)
 
     def finish(self, request: Request, output_ids: list[int]) -> None:
+        self.settle()
         self.trie.put(self._pending, is_output=True)
         self._pending = []
         self.trie.squeeze()
 
-    def _stream(self, tokens: list[int]) -> None:
-        """Every position is added once, as soon as its whole window is known."""
+    def settle(self) -> None:
+        """Every position is added once, as soon as its whole window is known: while the next forward runs."""
         pending, length = self._pending, self.trie.length
-        pending.extend(tokens)
         ready = len(pending) - length
         if ready > 0:
             self.trie.put(pending, is_output=True, last=ready)

@@ -62,6 +62,9 @@ class SamWith(Drafter):
             self._automaton.feed(token)
         self.inner.observe(out)
 
+    def settle(self) -> None:
+        self.inner.settle()
+
     def finish(self, request: Request, output_ids: list[int]) -> None:
         self.inner.finish(request, output_ids)
 

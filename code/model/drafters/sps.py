@@ -13,7 +13,8 @@ from model import checkpoint
 from model.draft import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.engine.attention import Segment
 from model.engine.sampling import noisy_argmax, processed
-from model.engine.target import Target
+from model.engine.static import Choice
+from model.engine.target import Output, Target
 from model.errors import UserError
 
 CHUNK = 512
@@ -45,28 +46,27 @@ class DraftModel:
         self.target.reserve(capacity)
         self._cached, self._known = [], 0
 
-    def catch_up(self, text: list[int]) -> torch.Tensor:
-        """Feed what of `text` is not cached; the logits [V] after its last token."""
+    def catch_up(self, text: list[int], choice: Choice) -> Output:
+        """Feed what of `text` is not cached; what comes after its last token."""
         limit = min(len(self._cached), len(text) - 1)  # the last token is always fed: its logits are wanted
         same = min(self._known, limit)
         while same < limit and self._cached[same] == text[same]:
             same += 1
         del self._cached[same:]
-        logits = None
+        output = None
         for begin in range(same, len(text), CHUNK):
-            logits = self._rows(text[begin:begin + CHUNK])
+            output = self.feed(text[begin:begin + CHUNK], choice)
         self._known = len(text)
-        return logits
+        return output
 
-    def feed(self, token: int) -> torch.Tensor:
-        """One more token; the logits [V] after it."""
-        return self._rows([token])
-
-    def _rows(self, tokens: list[int]) -> torch.Tensor:
+    def feed(self, tokens: list[int], choice: Choice) -> Output:
+        """More tokens; the logits [1, V] after the last one, picked (where the engine picks) as `choice` says."""
         start = len(self._cached)
         segment = Segment(0, start, tokens, range(start, start + len(tokens)))
         self._cached.extend(tokens)
-        return self.target.forward([segment], last_only=True).logits[0]
+        if choice.keys is not None:  # only the last row's token is wanted
+            choice = Choice(choice.temperature, [0] * (len(tokens) - 1) + list(choice.keys))
+        return self.target.forward([segment], last_only=True, choice=choice)
 
 
 class Sps(Drafter):
@@ -94,13 +94,13 @@ class Sps(Drafter):
             return Draft.only_root(context.root)
         tokens: list[int] = []
         distributions: list[torch.Tensor] = []
-        logits = self.model.catch_up(self._text)
+        output = self.model.catch_up(self._text, self._choice(context, 0))
         while True:
-            token, probability = self._draw(logits, context, len(tokens), distributions)
+            token, probability = self._draw(output, context, len(tokens), distributions)
             tokens.append(token)
             if len(tokens) == most or token in context.request.stop_ids or probability < self.config.draft_confidence:
                 break
-            logits = self.model.feed(token)
+            output = self.model.feed([token], self._choice(context, len(tokens)))
         return Draft.chain(context.root, tokens, "sps",
                            probabilities=torch.stack(distributions) if distributions else None)
 
@@ -110,15 +110,31 @@ class Sps(Drafter):
             full = len(out.path) == out.draft.candidates
             self._length = min(self._most, self._length + 2) if full else max(1, self._length - 1)
 
-    def _draw(self, logits: torch.Tensor, context: Context, depth: int, distributions: list[torch.Tensor],
+    def _choice(self, context: Context, depth: int) -> Choice:
+        """What the draft model's own forward may pick: the argmax, or a draw with the target's noise."""
+        request = context.request
+        if request.temperature == 0 or not self._plain(request):
+            return Choice()
+        return Choice(request.temperature, context.noise.keys([context.emitted + depth]))
+
+    def _plain(self, request: Request) -> bool:
+        """Nothing but a temperature stands between logits and token."""
+        whole = self.model.target.vocab_size == self.vocab_size
+        coupled = self.config.sps_mode == "coupled" and not request.top_k and request.top_p >= 1
+        return whole and (coupled or request.temperature == 0)
+
+    def _draw(self, output: Output, context: Context, depth: int, distributions: list[torch.Tensor],
               ) -> tuple[int, float]:
         """The next drafted token and its processed draft probability (1 where no confidence is asked for)."""
         request, position = context.request, context.emitted + depth
-        scores = logits[:self.vocab_size]
-        if request.temperature == 0:
+        scores = output.logits[0, :self.vocab_size]
+        if request.temperature > 0:
+            scores = processed(scores, request)
+        if output.picked is not None and self._plain(request):
+            token = output.picked[0, 1 if request.temperature else 0]
+        elif request.temperature == 0:
             token = scores.argmax()
         else:
-            scores = processed(scores, request)
             rejection = self.config.sps_mode == "rejection"
             noise = context.noise.exponential([position], len(scores), scores.device, stream=2 if rejection else 0)
             token = noisy_argmax(scores, noise[0])
@@ -127,7 +143,8 @@ class Sps(Drafter):
         if not self.config.draft_confidence:
             return int(token), 1.0
         likelihood = scores.float().log_softmax(-1)[token].exp()
-        return int(token), float(likelihood)
+        found, probability = torch.stack([token.double(), likelihood.double()]).tolist()  # one transfer for both
+        return int(found), probability
 
 
 def build(config: Config, host: Target) -> Drafter:

@@ -6,6 +6,7 @@ The tree is grown in tensors without a host round trip between levels; only the 
 Shapes: n rows, k frontier (top-k), C stable rows, H hidden, W draft vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,17 +25,68 @@ class Tree:
     parents: list[int]
 
 
+Rows = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(level, feature [k, H], tokens [k], which drafted rows each row attends [k, (level+1)*k]) -> the layer's output [k, H]."""
+
+
+def top(head: Eagle3Head, ids: torch.Tensor, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities [n, k] in fp32 and target ids [n, k] of each row's best."""
+    best = logits.float().log_softmax(-1).topk(k, dim=-1)
+    return best.values, ids[best.indices]
+
+
+def expand(head: Eagle3Head, ids: torch.Tensor, last: torch.Tensor, k: int, depth: int, nodes: int, rows: Rows,
+           ) -> torch.Tensor:
+    """The best `nodes` of a tree of `depth` levels below the first, k expanded a level: [3, nodes] candidate numbers
+    from 1, tokens, parents' numbers (0: the root), parents first. Tensors throughout: nothing is read on the host.
+
+    Candidates are numbered as they are made: the first level 0..k-1, child c of frontier row r in iteration i
+    k + i*k*k + r*k + c; ties of score go to the smaller number, so the kept set is closed under ancestors.
+    """
+    scores, tokens = top(head, ids, head.logits(last), k)
+    frontier_scores, frontier_tokens = scores[0], tokens[0]
+    all_scores, all_tokens, all_parents = [scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])]
+    feature = head.next_feature(last).expand(k, -1)
+    own = torch.eye(k, dtype=torch.bool, device=last.device)
+    seen, frontier = own[:, :0], torch.arange(k, device=last.device)  # the candidate number of each frontier row
+    for level in range(depth):
+        seen = torch.cat([seen, own], dim=1)
+        out = rows(level, feature, frontier_tokens, seen)
+        scores, tokens = top(head, ids, head.logits(out), k)
+        scores = scores + frontier_scores[:, None]
+        all_scores.append(scores.flatten())
+        all_tokens.append(tokens.flatten())
+        all_parents.append((frontier + 1).repeat_interleave(k))
+        best = scores.flatten().sort(descending=True, stable=True).indices[:k]
+        frontier_scores, frontier_tokens = scores.flatten()[best], tokens.flatten()[best]
+        frontier = k + level * k * k + best
+        above = best // k
+        feature, seen = head.next_feature(out)[above], seen[above]
+    kept = torch.cat(all_scores).sort(descending=True, stable=True).indices[:nodes].sort().values
+    return torch.stack([kept + 1, torch.cat(all_tokens)[kept], torch.cat(all_parents)[kept]])
+
+
+def read(packed: torch.Tensor) -> Tree:
+    """The tree on the host: one transfer."""
+    numbers, found, above = packed.tolist()
+    order = {number: i for i, number in enumerate([0, *numbers])}
+    return Tree(found, [order[p] for p in above])
+
+
 class DraftState:
     """One request's state: cached rows, and the output of the last stable row, from which a tree grows."""
 
     def __init__(self, head: Eagle3Head, embedding: torch.Tensor, positions: int) -> None:
         c, weight = head.config, head.fc.weight
-        self.head, self.embedding = head, embedding
-        shape = (positions, c.kv_heads, c.head_dim)
-        self.keys = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.values = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.head, self.embedding, self.positions = head, embedding, positions
+        self.cache = torch.zeros(2, positions, c.kv_heads, c.head_dim, dtype=weight.dtype, device=weight.device)
+        self.keys, self.values = self.cache[0], self.cache[1]
         self.cos, self.sin = head.rope(torch.arange(positions, device=weight.device))
         self.ids = torch.arange(c.draft_vocab, device=weight.device) + head.d2t
+        self.reset()
+
+    def reset(self) -> None:
+        """Before another request."""
         self.stable = 0
         self.last: torch.Tensor | None = None
 
@@ -54,46 +106,15 @@ class DraftState:
 
     @torch.inference_mode()
     def grow(self, k: int, depth: int, nodes: int) -> Tree:
-        """The best `nodes` drafted nodes of a tree of `depth` further levels below the first, k expanded a level.
+        """The best `nodes` drafted nodes of a tree of `depth` further levels below the first, k expanded a level."""
 
-        Candidates are numbered as they are made: the first level 0..k-1, child c of frontier row r in iteration i
-        k + i*k*k + r*k + c; ties of score go to the smaller number, so the kept set is closed under ancestors.
-        """
-        scores, tokens = self._top(self.head.logits(self.last), k)
-        frontier_scores, frontier_tokens = scores[0], tokens[0]
-        all_scores, all_tokens, all_parents = [scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])]
-        feature = self.head.next_feature(self.last).expand(k, -1)
-        seen = torch.zeros(k, 0, dtype=torch.bool, device=self.keys.device)
-        frontier = torch.arange(k, device=self.keys.device)  # candidate number of each frontier row
-        own = torch.eye(k, dtype=torch.bool, device=self.keys.device)
-        for level in range(depth):
-            seen = torch.cat([seen, own], dim=1)
+        def rows(level: int, feature: torch.Tensor, tokens: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
             mask = torch.cat([seen.new_ones(k, self.stable), seen], dim=1) if k > 1 else None
             at = slice(self.stable + level, self.stable + level + 1)
-            out = self._rows(feature, frontier_tokens, self.cos[at].expand(k, -1), self.sin[at].expand(k, -1),
-                             self.stable + level * k, mask)
-            scores, tokens = self._top(self.head.logits(out), k)
-            scores = scores + frontier_scores[:, None]
-            all_scores.append(scores.flatten())
-            all_tokens.append(tokens.flatten())
-            all_parents.append((frontier + 1).repeat_interleave(k))
-            best = scores.flatten().sort(descending=True, stable=True).indices[:k]
-            frontier_scores, frontier_tokens = scores.flatten()[best], tokens.flatten()[best]
-            frontier = k + level * k * k + best
-            rows = best // k
-            feature, seen = self.head.next_feature(out)[rows], seen[rows]
-        return self._select(torch.cat(all_scores), torch.cat(all_tokens), torch.cat(all_parents), nodes)
+            return self._rows(feature, tokens, self.cos[at].expand(k, -1), self.sin[at].expand(k, -1),
+                              self.stable + level * k, mask)
 
-    def _select(self, scores: torch.Tensor, tokens: torch.Tensor, parents: torch.Tensor, nodes: int) -> Tree:
-        kept = scores.sort(descending=True, stable=True).indices[:nodes].sort().values
-        numbers, found, above = torch.stack([kept + 1, tokens[kept], parents[kept]]).tolist()
-        order = {number: i for i, number in enumerate([0, *numbers])}
-        return Tree(found, [order[p] for p in above])
-
-    def _top(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities [n, k] in fp32 and target ids [n, k] of each row's best."""
-        best = logits.float().log_softmax(-1).topk(k, dim=-1)
-        return best.values, self.ids[best.indices]
+        return read(expand(self.head, self.ids, self.last, k, depth, nodes, rows))
 
     def _rows(self, feature: torch.Tensor, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, begin: int,
               mask: torch.Tensor | None) -> torch.Tensor:

@@ -26,7 +26,7 @@ GROUPED_ROWS = 64  # up to here queries of a group are folded into rows (no copy
 class Segment:
     """T new rows of one sequence: its slot, how many rows are cached, and which new rows each new row attends.
 
-    `mask` is bool [T, T] over the new rows (None: causal); all cached rows are attended.
+    `mask` is bool [T, T] over the new rows, on the host (None: causal); all cached rows are attended.
     """
 
     slot: int
@@ -62,6 +62,7 @@ class Step:
         new = segment.mask
         if new is None:
             new = torch.ones(rows, rows, dtype=torch.bool, device=self.device).tril()
+        new = new.to(self.device)
         allowed = torch.cat([new.new_ones(rows, start), new], dim=1)
         if windowed:
             at = torch.as_tensor(list(segment.positions), device=self.device)

@@ -103,7 +103,7 @@ def prefill(target: Target, sequence: Sequence, drafter: Drafter) -> Prefill:
 
 def context(target: Target, sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
     """What the drafter may know before this step."""
-    room = min(target.cache.positions, target.max_positions) - sequence.cached
+    room = min(target.room, target.max_positions) - sequence.cached
     emitted = len(sequence.ids)
     return Context(root=sequence.ids[-1], cached=sequence.cached, emitted=emitted,
                    remaining=sequence.request.max_new_tokens - emitted,
@@ -128,7 +128,7 @@ def generate(target: Target, drafter: Drafter, request: Request, max_nodes: int 
         t0 = perf_counter()
         draft = drafter.propose(context(target, sequence, drafter, nodes))
         t1 = perf_counter()
-        (out,), verified = verify(target, [(sequence, draft)], needs)
+        (out,), verified = verify(target, [(sequence, draft)], needs, drafter.settle)
         t2 = perf_counter()
         drafter.observe(out)
         times.draft += t1 - t0 + perf_counter() - t2

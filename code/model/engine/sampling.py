@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from model.draft import Draft, Request
+from model.engine.tree_attention import uses_kernel
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -59,14 +60,31 @@ class PositionNoise:
         """One number in (0, 1)."""
         return (_mix_int(self._position_key(position, stream) ^ _GOLDEN) + 0.5) / 2.0**64
 
-    def exponential(self, positions: list[int], vocab: int, device: torch.device, stream: int = 0) -> torch.Tensor:
-        """Standard exponential noise [len(positions), V], float32.
+    def keys(self, positions: list[int], stream: int = 0) -> list[int]:
+        """What the noise of each output position is made from, as signed 64-bit numbers."""
+        return [_signed(self._position_key(p, stream)) for p in positions]
 
-        From 32 random bits b as -log(1 - b): small values, which decide who wins, keep full precision.
-        """
-        keys = torch.tensor([_signed(self._position_key(p, stream)) for p in positions], device=device)
-        bits = _mix(keys[:, None] + torch.arange(vocab, device=device) * _signed(_GOLDEN)) & 0xFFFFFFFF
-        return torch.log1p((bits.double() + 0.5) * -(2.0**-32)).neg_().float()
+    def exponential(self, positions: list[int], vocab: int, device: torch.device, stream: int = 0) -> torch.Tensor:
+        """Standard exponential noise [len(positions), V], float32."""
+        return exponential(torch.tensor(self.keys(positions, stream), device=device), vocab)
+
+
+def exponential(keys_N: torch.Tensor, vocab: int) -> torch.Tensor:
+    """Noise [N, V] of int64 keys, from 32 random bits b as -log(1 - b): small values, which decide, keep full precision."""
+    bits = _mix(keys_N[:, None] + torch.arange(vocab, device=keys_N.device) * _signed(_GOLDEN)) & 0xFFFFFFFF
+    return torch.log1p((bits.double() + 0.5) * -(2.0**-32)).neg_().float()
+
+
+def draw(logits_NV: torch.Tensor, keys_N: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """The target's token [N] of each row at a temperature [1] on the device, without top-k or top-p.
+
+    On a GPU one kernel makes the noise where it is used: as tensors of 152k columns it would cost half a step.
+    """
+    if uses_kernel(logits_NV.device):
+        from model.engine import kernels
+
+        return kernels.sample(logits_NV, keys_N, temperature)
+    return noisy_argmax(logits_NV.float() / temperature.float(), exponential(keys_N, logits_NV.shape[-1]))
 
 
 def processed(logits_NV: torch.Tensor, request: Request) -> torch.Tensor:
