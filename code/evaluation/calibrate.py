@@ -69,9 +69,11 @@ def step_bytes(target: Target, context: int) -> int:
 def measure(target: Target, contexts: list[int], repeats: int) -> dict[str, Any]:
     """The curve at the first context, all contexts' curves, and on a GPU the roofline."""
     target.reserve(max(contexts) + max(NODES) + 8)
+    target.prepare(max(NODES))
     curves = {str(c): [verify_seconds(target, n, c, repeats) for n in NODES] for c in contexts}
     found: dict[str, Any] = {"nodes": list(NODES), "seconds": curves[str(contexts[0])], "contexts": curves,
-                             "device": device_of(target), "threads": torch.get_num_threads(), "dtype": str(target.dtype)}
+                             "device": device_of(target), "threads": torch.get_num_threads(), "dtype": str(target.dtype),
+                             "engine": target.engine}
     if target.device.type == "cuda":
         bandwidth = copy_bandwidth(target.device)
         found["copy_bandwidth"] = bandwidth
@@ -92,7 +94,8 @@ def main() -> int:
     device, dtype = device_and_dtype(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    target = checkpoint.load_target(checkpoint.resolve(args.model_path), dtype, device, args.device_map)
+    target = checkpoint.load_target(checkpoint.resolve(args.model_path), dtype, device, args.device_map,
+                                    engine=args.engine)
     if max(args.contexts) + max(NODES) > target.max_positions:
         raise UserError(f"--contexts: the model has {target.max_positions} positions")
     found = measure(target, args.contexts, args.repeats)

@@ -8,6 +8,7 @@ import torch
 
 from evaluation import paradigms
 from model import draft
+from model.engine.target import ENGINES
 from model.errors import UserError
 
 ALIASES = {"baseline": "vanilla"}
@@ -43,6 +44,9 @@ def model_flags(group: Any) -> None:
     group.add_argument("--dtype", default="auto", choices=("auto", "float32", "float64", "float16", "bfloat16"),
                        help="auto: float32 on a CPU, bfloat16 on a GPU")
     group.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    group.add_argument("--engine", default="auto", choices=ENGINES,
+                       help="how forwards run: eager, graph (recorded; CUDA graphs on a GPU), compile (CUDA graphs of fused"
+                            " operations); auto: the fastest that works, graph on a CPU, compile on a GPU")
     group.add_argument("--device-map", help="how accelerate places a model that needs several GPUs, e.g. auto")
     group.add_argument("--chat-template", metavar="FILE", help="a Jinja chat template, for tokenizers without one")
     group.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as many as PyTorch takes")

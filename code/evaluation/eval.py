@@ -5,6 +5,7 @@ Joins both sides: `model` decodes, the rest of `evaluation` asks, records and co
 
 import functools
 import hashlib
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -73,6 +74,19 @@ class Run:
             forcing = loaded.family.forcing(loaded.tokenizer, int(s.thinking_budget * s.max_new_tokens))
         return Request(prompt_ids(loaded.tokenizer, messages), s.max_new_tokens, s.temperature, s.top_k, s.top_p,
                        s.seed, question.id, choice, sample, round, loaded.stop_ids, forcing)
+
+    def prepare(self, questions: list[Question]) -> None:
+        """Allocate for the longest text and record the engine's graphs before anything is timed."""
+        target, s = self.loaded.target, self.settings
+        longest = max(len(self.request(q, [{"role": "user", "content": q.text}], 0, 0, 0).prompt_ids) for q in questions)
+        # a later round's prompt quotes an answer, which is what thinking leaves of the budget: a quarter on top
+        positions = min(target.max_positions, longest + s.max_new_tokens * 5 // 4)
+        nodes = min(s.max_nodes, self.drafter.needs.max_nodes)
+        target.reserve(positions + nodes)
+        self.drafter.reserve(positions)
+        plain = s.top_k == 0 and s.top_p >= 1
+        if target.prepare(nodes, self.drafter.needs.feature_layers, self.drafter.needs.topk, s.temperature > 0 and plain):
+            print(f"recorded the {target.engine} engine's graphs in {target.static.seconds:.0f} s", file=sys.stderr)
 
     def check(self, questions: list[Question]) -> None:
         """Refuse, before anything is written, a question that does not fit the model's context."""

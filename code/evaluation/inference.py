@@ -88,7 +88,8 @@ def build_run(args: argparse.Namespace, questions: list[Question], workers: int 
         torch.set_num_threads(args.threads)
     options = {f.name: getattr(args, f.name) for t in draft.config_types(args.method) for f in dataclasses.fields(t)}
     device_map = args.device_map or ("auto" if args.num_gpus_per_model > 1 and device.startswith("cuda") else None)
-    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, device_map, args.max_new_tokens + 1024)
+    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, device_map, args.max_new_tokens * 5 // 4 + 1024,
+                             args.engine)
     drafter = draft.load(args.method, loaded.target, options)
     if args.memory_scope:
         drafter.remember(args.memory_scope)
@@ -98,7 +99,9 @@ def build_run(args: argparse.Namespace, questions: list[Question], workers: int 
                         args.sampling_top_p)
     run = Run(settings, loaded, drafter, paradigm, paradigm_config)
     run.check(questions)
-    return run, {**dataclasses.asdict(settings), "options": options, "paradigm_options": dataclasses.asdict(paradigm_config),
+    run.prepare(questions)
+    return run, {**dataclasses.asdict(settings), "engine": loaded.target.engine, "options": options,
+                 "paradigm_options": dataclasses.asdict(paradigm_config),
                  "dtype": dtype, "family": loaded.family.name, "bench": args.bench_name,
                  "question_file": args.question_file, "subset": args.subset}
 

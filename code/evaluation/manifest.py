@@ -15,6 +15,7 @@ import torch
 from evaluation.tasks import Question
 from model.checkpoint import Loaded
 from model.engine.target import Target
+from model.engine.tree_attention import uses_kernel
 
 
 def build(settings: dict[str, Any], argv: list[str], loaded: Loaded, questions: list[Question]) -> dict[str, Any]:
@@ -33,8 +34,15 @@ def build(settings: dict[str, Any], argv: list[str], loaded: Loaded, questions: 
         "versions": versions(),
         "device": device_of(target),
         "threads": torch.get_num_threads(),
-        "attention": "packed rows over scaled_dot_product_attention",
+        "attention": attention(target),
     }
+
+
+def attention(target: Target) -> str:
+    """Which attention decoding steps run."""
+    if target.static and uses_kernel(target.device, target.cache.data.shape[-1]):
+        return "split prefix, Triton"
+    return "packed rows over scaled_dot_product_attention"
 
 
 def questions_hash(questions: list[Question]) -> str:

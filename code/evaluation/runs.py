@@ -111,7 +111,7 @@ def comparable(run: Run, base: Run | None, notices: list[str]) -> bool:
         return False
     check_comparable(run, base)
     mine, theirs = (r.manifest.get("settings", {}) for r in (run, base))
-    other = [k for k in ("max_new_tokens", "thinking_budget", "dtype") if mine.get(k) != theirs.get(k)]
+    other = [k for k in ("max_new_tokens", "thinking_budget", "dtype", "engine") if mine.get(k) != theirs.get(k)]
     if run.manifest.get("device") != base.manifest.get("device"):
         other.append("device")
     if other:

@@ -147,7 +147,8 @@ def main() -> int:
     device, dtype = device_and_dtype(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map)
+    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map,
+                             engine=args.engine)
     exact = dtype in ("float32", "float64")
     rows, good = rows_of(loaded, methods, args, exact)
     print(render(("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT"), rows,

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from model.engine.target import Target
+from model.engine.target import Engine, Target
 from model.errors import UserError
 from model.index.suffix_array import SuffixArray, open_file
 from model.memory import check_fits
@@ -57,7 +57,7 @@ def load_config(path: str) -> Any:
 
 
 def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_map: str | None = None,
-                positions: int = 512) -> Target:
+                positions: int = 512, engine: Engine = "auto") -> Target:
     """The causal language model at `path` (already resolved) on its device, in evaluation mode.
 
     `positions` is how many tokens its cache will hold: what a GPU cannot is refused before loading.
@@ -76,7 +76,7 @@ def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_m
         if "safetensors" not in type(error).__module__ and "Safetensor" not in type(error).__name__:
             raise
         raise UserError(f"the weights in '{path}' are damaged: {_first_line(error)}; copy them again") from None
-    return Target(model if device_map else model.to(device), path)
+    return Target(model if device_map else model.to(device), path, engine)
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -120,12 +120,12 @@ def open_for(file: Path, vocab_size: int, tokenizer: str) -> SuffixArray:
 
 
 def load(path: str, dtype: str = "float32", device: str = "cpu", chat_template: str | None = None,
-         device_map: str | None = None, positions: int = 512) -> Loaded:
+         device_map: str | None = None, positions: int = 512, engine: Engine = "auto") -> Loaded:
     """Target, tokenizer, family and stop ids of a checkpoint."""
     resolved = resolve(path)
     load_config(resolved)
     tokenizer = load_tokenizer(resolved, chat_template)
-    target = load_target(resolved, dtype, device, device_map, positions)
+    target = load_target(resolved, dtype, device, device_map, positions, engine)
     family = family_of(target.config, tokenizer)
     return Loaded(target, tokenizer, family, stop_ids(tokenizer, target.model.generation_config, family))
 

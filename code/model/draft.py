@@ -187,6 +187,9 @@ class Drafter:
         """Set how long what is learnt is kept."""
         self.scope = scope
 
+    def reserve(self, positions: int) -> None:
+        """Texts of up to so many tokens will come: allocate now what is allocated once."""
+
     def start(self, request: Request, prefill: Prefill) -> None:
         """A generation begins: the prompt is cached and `prefill.first_token` emitted."""
 

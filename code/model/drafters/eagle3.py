@@ -42,18 +42,18 @@ class Eagle3(Drafter):
         self._warned = False
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        c = self.config
         length = len(request.prompt_ids) + request.max_new_tokens
         if length > self.head.config.trained_length and not self._warned:
             print(f"warning: this EAGLE-3 head was trained on {self.head.config.trained_length} tokens, the run has up to"
                   f" {length}: expect its acceptance to fall beyond", file=sys.stderr)
             self._warned = True
-        self._reserve(length + 1 + (c.depth + 1) * c.top_k)
+        self.reserve(length)
         self._features = [prefill.features]
         self._tokens = [*request.prompt_ids[1:], prefill.first_token]
 
-    def _reserve(self, positions: int) -> None:
-        """A state for a new request: the old one where it is large enough, since graphs hold on to its memory."""
+    def reserve(self, positions: int) -> None:
+        """A state for texts of so many tokens: the old one where it is large enough, since graphs hold on to its memory."""
+        positions += 1 + (self.config.depth + 1) * self.config.top_k
         if self.state and self.state.positions >= positions:
             self.state.reset()
             return

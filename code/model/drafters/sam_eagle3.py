@@ -40,6 +40,9 @@ class SamWith(Drafter):
         self._automaton = SuffixAutomaton()
         self._requests = 0
 
+    def reserve(self, positions: int) -> None:
+        self.inner.reserve(positions)
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._requests += 1
         self._automaton.feed(-1 - self._requests)

@@ -42,8 +42,8 @@ class DraftModel:
         self._cached: list[int] = []
         self._known = 0  # so many cached rows are known to agree with the text
 
-    def start(self, capacity: int) -> None:
-        self.target.reserve(capacity)
+    def start(self) -> None:
+        """Another text."""
         self._cached, self._known = [], 0
 
     def catch_up(self, text: list[int], choice: Choice) -> Output:
@@ -83,9 +83,13 @@ class Sps(Drafter):
     def forget(self) -> None:
         self._length = self.config.draft_tokens
 
+    def reserve(self, positions: int) -> None:
+        self.model.target.reserve(positions + self.needs.max_nodes + 1)
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = [*request.prompt_ids, prefill.first_token]
-        self.model.start(len(request.prompt_ids) + request.max_new_tokens + self.needs.max_nodes + 1)
+        self.reserve(len(request.prompt_ids) + request.max_new_tokens)
+        self.model.start()
 
     def propose(self, context: Context) -> Draft:
         most = min(self._length, context.max_nodes - 1, context.remaining - 1,
@@ -149,7 +153,8 @@ class Sps(Drafter):
 
 def build(config: Config, host: Target) -> Drafter:
     path = checkpoint.resolve(config.drafter_path, part="draft")
-    model = checkpoint.load_target(path, str(host.dtype).removeprefix("torch."), str(host.device))
+    model = checkpoint.load_target(path, str(host.dtype).removeprefix("torch."), str(host.device),
+                                   engine=host.engine)
     if model.config.vocab_size != host.config.vocab_size or (
             host.path and checkpoint.tokenizer_hash(path) != checkpoint.tokenizer_hash(host.path)):
         raise UserError(f"draft model {config.drafter_path} has another vocabulary than the target; SpS needs the same"

@@ -152,15 +152,18 @@ class Target:
         else:
             self.cache.keep(slot, start, path)
 
-    def prepare(self, nodes: int, feature_layers: tuple[int, ...] = (), topk: int = 0, sampled: bool = False) -> None:
-        """Record every graph that drafts of up to `nodes` nodes may need, so that none is recorded while timing."""
-        if not self.static:
-            return
-        choice = Choice(1.0, [0]) if sampled else Choice()
+    def prepare(self, nodes: int, feature_layers: tuple[int, ...] = (), topk: int = 0, sampled: bool = False) -> bool:
+        """Record every graph that drafts of up to `nodes` nodes may need, so that none is recorded while timing.
+
+        False where nothing is recorded ahead: eagerly, or on a CPU.
+        """
         for rows in reversed([b for b in BUCKETS if b <= bucket(min(nodes, MOST_ROWS))]):  # largest first: memory is shared
-            keys = Choice(1.0, [0] * rows) if sampled else choice
+            if not self.static:
+                return False
+            choice = Choice(1.0, [0] * rows) if sampled else Choice()
             segment = Segment(0, 1, [0] * rows, range(1, 1 + rows))
-            self.forward([segment], feature_layers=feature_layers, choice=keys, topk=topk)
+            self.forward([segment], feature_layers=feature_layers, choice=choice, topk=topk)
+        return True
 
     def _recorded(self, segments: list[Segment], feature_layers: tuple[int, ...], choice: Choice, topk: int) -> Output | None:
         """The step by a captured graph; a new one is compared with the eager forward, and given up where it differs."""
