@@ -8,8 +8,6 @@ tokens. On a GPU also the share of the memory-bandwidth roofline that vanilla's 
 
 import json
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,50 +18,11 @@ from evaluation.manifest import device_of
 from evaluation.tables import FORMATS, number, render
 from evaluation.writer import write_atomically
 from model import checkpoint
-from model.draft import Draft, Needs, Request
-from model.engine.decode import Sequence
+from model.engine.measure import copy_bandwidth, step_bytes, verify_seconds
 from model.engine.target import Target
-from model.engine.verify import verify
 from model.errors import UserError
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
-
-
-def verify_seconds(target: Target, nodes: int, context: int, repeats: int) -> float:
-    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens (whatever those hold)."""
-    request = Request([1] * context, 10 * repeats + nodes)
-    times = []
-    for i in range(repeats + 3):
-        sequence = Sequence(request, cached=context)
-        sequence.emission.ids.append(1)
-        draft = Draft.chain(1, [2 + (j + i) % 7 for j in range(nodes - 1)], "calibrate")
-        begun = perf_counter()
-        _, read = verify(target, [(sequence, draft)], Needs(max_nodes=nodes))
-        times.append(read - begun)
-    return median(times[3:])
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second of copying half a gigabyte on the device: read plus written."""
-    source = torch.empty(1 << 28, dtype=torch.float16, device=device)
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
-        torch.cuda.synchronize(device)
-        begun = perf_counter()
-        target.copy_(source)
-        torch.cuda.synchronize(device)
-        times.append(perf_counter() - begun)
-    return 2 * source.numel() * source.element_size() / median(times)
-
-
-def step_bytes(target: Target, context: int) -> int:
-    """Bytes a vanilla step must read: the weights (an input embedding that is not the output one aside) and the cache."""
-    embedding = target.model.get_input_embeddings().weight
-    tied = embedding.data_ptr() == target.model.get_output_embeddings().weight.data_ptr()
-    weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
-    weights -= 0 if tied else embedding.numel() * embedding.element_size()
-    return weights + target.cache.bytes * context // target.cache.positions
 
 
 def measure(target: Target, contexts: list[int], repeats: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The forward with its lengths on the device, as a GPU captures it: the same texts, trees and noise as the reference."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -109,16 +110,14 @@ def test_a_long_accepted_path_is_moved_at_once(still, load):
     assert result.output_ids == text and max(result.accept_lengths) > static.MOVES
 
 
-def test_prepare_records_every_bucket_once(monkeypatch):
+def test_prepare_records_every_bucket_once():
     target = static_target(qwen3(layers=2))
     target.reserve(300)
-    made = []
-    original = StaticForward._make
-    monkeypatch.setattr(StaticForward, "_make", lambda self, key: (made.append(key.rows), original(self, key))[1])
-    target.prepare(20, topk=2)
+    assert target.prepare(20, topk=2)
+    made = [key.rows for key in target.static._graphs]
     assert made == [24, 16, 8, 4, 2, 1]
     generate(target, draft.load("recycling", target, {"recycling_topk": 2}), Request(PROMPT, 20), max_nodes=20)
-    assert made == [24, 16, 8, 4, 2, 1]
+    assert [key.rows for key in target.static._graphs] == made
 
 
 @pytest.mark.parametrize("broken", ("raises", "differs"))
@@ -251,6 +250,18 @@ def test_tritons_interpreter_agrees_with_the_reference(program, said):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=code,
                          env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(code)}, check=False)
     assert said in run.stdout, run.stderr[-2000:]
+
+
+def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
+    code = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "bench/gpu.py", "--out", str(tmp_path / "gpu"), "--repeats", "2", "--tokens", "24",
+                          "--second", "tiny-draft"], capture_output=True, text=True, cwd=code, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["equal"] == {"eager": True, "graph": True, "lossless": True}
+    costs = next(v for k, v in found.items() if k.startswith("Step cost"))
+    assert [row[0] for row in costs["rows"]] == [m for m in draft.names()]  # a method that emits another text is named so
+    assert "n = 64" in (tmp_path / "gpu.md").read_text()
 
 
 def test_buckets_cover_every_published_draft(target, load):

@@ -56,7 +56,7 @@ def expand(head: Eagle3Head, ids: torch.Tensor, last: torch.Tensor, k: int, dept
         scores = scores + frontier_scores[:, None]
         all_scores.append(scores.flatten())
         all_tokens.append(tokens.flatten())
-        all_parents.append((frontier + 1).repeat_interleave(k))
+        all_parents.append((frontier + 1)[:, None].expand(k, k).flatten())
         best = scores.flatten().sort(descending=True, stable=True).indices[:k]
         frontier_scores, frontier_tokens = scores.flatten()[best], tokens.flatten()[best]
         frontier = k + level * k * k + best

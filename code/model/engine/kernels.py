@@ -64,10 +64,11 @@ def _attend_piece(query, key, value, cached_keys, cached_values, start_at, mask,
             v = tl.load(value + column[:, None] * v_row + head * v_head + dim[None, :], mask=there[:, None], other=0.0)
             seen = tl.load(mask + row[:, None] * new_rows + column[None, :], mask=live[:, None] & there[None, :], other=0)
             best, total, weighted = _fold(q, k, v, seen != 0, scaling, best, total, weighted, PRECISION)
-            if STORE and tile == 0:
-                place = (start + column)[:, None].to(tl.int64) * c_row + head * c_head + dim[None, :]
-                tl.store(cached_keys + place, k, mask=there[:, None])
-                tl.store(cached_values + place, v, mask=there[:, None])
+            if STORE:
+                if tile == 0:
+                    place = (start + column)[:, None].to(tl.int64) * c_row + head * c_head + dim[None, :]
+                    tl.store(cached_keys + place, k, mask=there[:, None])
+                    tl.store(cached_values + place, v, mask=there[:, None])
     entry = (piece * rows + row) * HEADS + own_head
     filled = tl.where(total > 0, total, 1.0)
     tl.store(partial + entry[:, None] * DIM + dim[None, :], weighted / filled[:, None], mask=live[:, None])

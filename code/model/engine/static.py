@@ -161,7 +161,7 @@ class StaticForward:
         self._moves: tuple[int, list[int]] | None = None
         self._bits, self._order = torch.arange(64, device=device), torch.arange(MOVES, device=device)
         self.seconds = 0.0
-        """Spent on capturing, compiling included."""
+        """Spent on steps of a new kind: compiling and capturing."""
         for module in model.modules():
             if hasattr(module, "layer_idx") and hasattr(module, "scaling"):
                 module.register_buffer(KV, cache.data[module.layer_idx][:, slot], persistent=False)
@@ -182,13 +182,17 @@ class StaticForward:
             self.flush()
         self._fill(key.rows, segment, choice)
         self._inputs.send()
-        if key not in self._graphs:
-            self._graphs[key] = self._make(key)
+        begun, new = time.perf_counter(), key not in self._graphs
+        if new:
+            self._graphs[key] = capture(lambda: self._body(key), self._pool) if self._captured else (None, None)
         graph, outputs = self._graphs[key]
         if graph is None:
             outputs = self._body(key)
         else:
+            self._pool = self._pool or graph.pool()
             graph.replay()
+        if new:
+            self.seconds += time.perf_counter() - begun
         return outputs.rows(len(segment.tokens))
 
     def keep(self, start: int, path: list[int]) -> None:
@@ -204,15 +208,6 @@ class StaticForward:
         if self._moves:
             self._cache.keep(self._slot, *self._moves)
             self._moves = None
-
-    def _make(self, key: Key) -> tuple[torch.cuda.CUDAGraph | None, Outputs | None]:
-        if not self._captured:
-            return None, None
-        begun = time.perf_counter()
-        graph, outputs = capture(lambda: self._body(key), self._pool)
-        self._pool = self._pool or graph.pool()
-        self.seconds += time.perf_counter() - begun
-        return graph, outputs
 
     def _fill(self, rows: int, segment: Segment, choice: Choice) -> None:
         self._inputs.wait()
