@@ -14,7 +14,7 @@ import torch
 
 from evaluation.cli import Parser, device_and_dtype, model_flags
 from evaluation.errors import guarded
-from evaluation.manifest import device_of
+from evaluation.manifest import device_of, fingerprint
 from evaluation.tables import FORMATS, number, render
 from evaluation.writer import write_atomically
 from model import checkpoint
@@ -30,9 +30,9 @@ def measure(target: Target, contexts: list[int], repeats: int) -> dict[str, Any]
     target.reserve(max(contexts) + max(NODES) + 8)
     target.prepare(max(NODES))
     curves = {str(c): [verify_seconds(target, n, c, repeats) for n in NODES] for c in contexts}
-    found: dict[str, Any] = {"nodes": list(NODES), "seconds": curves[str(contexts[0])], "contexts": curves,
-                             "device": device_of(target), "threads": torch.get_num_threads(), "dtype": str(target.dtype),
-                             "engine": target.engine}
+    found: dict[str, Any] = {"model": fingerprint(target), "device": device_of(target), "threads": torch.get_num_threads(),
+                             "dtype": str(target.dtype).removeprefix("torch."), "engine": target.engine,
+                             "nodes": list(NODES), "seconds": curves[str(contexts[0])], "contexts": curves}
     if target.device.type == "cuda":
         bandwidth = copy_bandwidth(target.device)
         found["copy_bandwidth"] = bandwidth

@@ -1,67 +1,89 @@
 """One table over the runs of several machines: python -m evaluation.leaderboard DIR ... [--csv FILE]
 
 Speed-ups are over vanilla of the same folder (the same machine) and are re-computed from the records. What is not
-comparable is not mixed: other questions, budgets, number types or models form no common table. Each row carries the
-hash of its manifest.
+comparable is not mixed: other questions, prompts, budgets, number types or models form no common table, and ranks are
+over the questions that all runs have finished. Each row carries the hashes of its manifests and of vanilla's.
 """
 
 import argparse
 import csv
 import hashlib
 import io
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from evaluation import metrics
+from evaluation.comparison import Method, Setting, gather
 from evaluation.errors import guarded
-from evaluation.report.data import Method, Setting, gather
+from evaluation.runs import Run, check_prompts
 from evaluation.tables import FORMATS, number, render
 from evaluation.writer import manifest_path, write_atomically
 from model.errors import UserError
 
-HEADER = ("rank", "method", "paradigm", "T", "machine", "questions", "speed-up", "low", "high", "MAT", "tokens/s", "scope",
-          "manifest")
+HEADER = ("rank", "method", "paradigm", "T", "machine", "questions", "speed-up", "low (95 %)", "high (95 %)",
+          "MAT (tokens/step)", "tokens/s", "scope", "manifest", "vanilla's manifest")
 MUST_AGREE = ("questions_hash", "max_new_tokens", "thinking_budget", "dtype", "model", "seed", "bench", "subset",
-              "paradigm_options")
+              "paradigm_options", "num_choices", "top_k", "top_p")
+Key = tuple[str, float]
 
 
 def check_agree(settings: list[Setting]) -> None:
     """Refuse settings whose runs of one paradigm and temperature differ in what they were asked."""
-    seen: dict[tuple, tuple[Path, dict[str, Any]]] = {}
+    seen: dict[Key, tuple[Run, dict[str, Any]]] = {}
     for setting in settings:
         for run in (r for m in setting.methods for r in m.runs):
             found = {k: run.manifest.get("settings", {}).get(k) for k in MUST_AGREE}
-            first, theirs = seen.setdefault((setting.paradigm, setting.temperature), (run.path, found))
+            first, theirs = seen.setdefault((setting.paradigm, setting.temperature), (run, found))
             differing = [f"{k}: {theirs[k]!r} / {found[k]!r}" for k in MUST_AGREE if theirs[k] != found[k]]
             if differing:
-                raise UserError(f"{first} and {run.path} are not comparable ({'; '.join(differing)}); give folders of the "
+                raise UserError(f"{first.path} and {run.path} are not comparable ({'; '.join(differing)}); give folders of the "
                                 f"same questions, budgets, number type and model")
+            check_prompts(run, first)
 
 
-def manifest_hash(method: Method) -> str:
-    """Of the first run's manifest file."""
-    file = manifest_path(method.runs[0].path)
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else "-"
+def manifests(method: Method) -> str:
+    """Hashes of the manifests of all its repeats."""
+    files = [manifest_path(run.path) for run in method.runs]
+    return "+".join(hashlib.sha256(f.read_bytes()).hexdigest()[:12] if f.exists() else "-" for f in files)
 
 
-def row(setting: Setting, method: Method) -> dict[str, Any] | None:
+def common_questions(settings: list[Setting], notices: list[str]) -> dict[Key, set[str]]:
+    """What all rows of one paradigm and temperature have finished: ranks are over the same questions."""
+    found: dict[Key, list[set[str]]] = defaultdict(list)
+    for setting in settings:
+        if setting.vanilla:
+            found[setting.paradigm, setting.temperature] += [setting.shared(m) for m in setting.methods if m.totals]
+    common = {key: set.intersection(*sets) for key, sets in found.items() if sets}
+    for (paradigm, temperature), sets in found.items():
+        left = len(common.get((paradigm, temperature), ()))
+        if left < max(map(len, sets), default=0):
+            notices.append(f"{paradigm}, T = {temperature:g}: ranked over the {left} questions that every run has finished")
+    return common
+
+
+def row(setting: Setting, method: Method, common: set[str]) -> dict[str, Any] | None:
     """One method's line, or None without a vanilla run beside it."""
-    up = setting.speed_up(method)
+    up = setting.speed_up(method, among=common)
     if up is None:
         return None
+    records = method.on(common)
+    totals = {q: t for q, t in method.totals.items() if q in common}
     return {"method": method.name, "paradigm": setting.paradigm, "T": f"{setting.temperature:g}",
             "machine": method.runs[0].manifest.get("device", "-"), "questions": str(up.questions), "ratio": up.ratio,
-            "speed-up": number(up.ratio), "low": number(up.low), "high": number(up.high),
-            "MAT": number(metrics.mean_accepted_tokens(method.records)),
-            "tokens/s": number(metrics.speed(method.totals), 1), "scope": method.records[0].memory_scope,
-            "manifest": manifest_hash(method)}
+            "speed-up": number(up.ratio), "low (95 %)": number(up.low), "high (95 %)": number(up.high),
+            "MAT (tokens/step)": number(metrics.mean_accepted_tokens(records)),
+            "tokens/s": number(metrics.speed(totals), 1), "scope": records[0].memory_scope,
+            "manifest": manifests(method), "vanilla's manifest": manifests(setting.vanilla)}
 
 
 def rows_of(folders: list[Path], notices: list[str]) -> list[list[str]]:
     """All lines, the fastest first within a paradigm and temperature."""
     settings = [s for folder in folders for s in gather(folder, notices)]
     check_agree(settings)
-    found = [r for s in settings for m in s.methods if m.records and m.totals and (r := row(s, m))]
+    common = common_questions(settings, notices)
+    found = [r for s in settings for m in s.methods
+             if m.totals and (r := row(s, m, common.get((s.paradigm, s.temperature), set())))]
     found.sort(key=lambda r: (r["paradigm"], r["T"], -r["ratio"]))
     ranks: dict[tuple[str, str], int] = {}
     lines = []
@@ -86,8 +108,10 @@ def main() -> int:
     for notice in notices:
         print(f"note: {notice}")
     if not lines:
-        raise UserError("no method has a vanilla run beside it, so there is nothing to rank; run --method vanilla")
+        raise UserError("no method has a vanilla run beside it and a question that all runs have finished, so there is nothing"
+                        " to rank; run --method vanilla")
     print(render(HEADER, lines, args.format))
+    print("\n" + metrics.DEFINITIONS)
     if args.csv:
         text = io.StringIO()
         csv.writer(text).writerows([HEADER, *lines])

@@ -86,4 +86,14 @@ def device_of(target: Target) -> str:
     """Name of the accelerator, or of the processor."""
     if target.device.type == "cuda":
         return torch.cuda.get_device_name(target.device)
-    return f"{platform.processor() or platform.machine()} ({platform.system()})"
+    return f"{_processor()} ({platform.system()})"
+
+
+def _processor() -> str:
+    """The CPU's model where Linux tells, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -14,13 +14,15 @@ from evaluation.records import Record
 
 DEFINITIONS = """\
 tokens/s   tokens emitted / wall time, prefill included, tokenisation not: totals over all generations
-speed-up   ratio of totals: (tokens / seconds of the method) / (tokens / seconds of vanilla) on the same questions;
-           in brackets the 95 % interval of a percentile bootstrap over questions (2,000 resamples, paired;
-           Efron and Tibshirani 1993, ch. 13); `mean` is the mean over questions of each question's own ratio
-MAT        mean accepted tokens: tokens emitted / target forwards, the bonus token included, the prefill not
+speed-up   ratio of totals: (tokens / seconds of the method) / (tokens / seconds of vanilla) on the n questions that both
+           have finished; in brackets the 95 % interval of a percentile bootstrap over questions, paired, 2,000 resamples
+           (Efron and Tibshirani 1993, ch. 13), expanded for few questions: quantiles Phi(-sqrt(n/(n-1)) t(0.975, n-1))
+           (Hesterberg 2015, sec. 3.3); `mean` is the mean over questions of each question's own ratio
+MAT        mean accepted tokens: tokens emitted / target forwards, the bonus token included, the prefill not, on the same
+           n questions (Leviathan et al. 2023, sec. 3.1; Li et al. 2024, EAGLE, sec. 5)
 drafted    candidate nodes a step, the root not counted
 cost       step cost, MAT / speed-up: what a step costs in vanilla steps
-draft, verify, other   shares of wall time; other is prefill, accepting and the loop"""
+draft, verify, rest   shares of wall time; the rest is prefill, accepting and the loop; repeats of a run are pooled"""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,16 @@ def ratio_of_totals(tokens: np.ndarray, seconds: np.ndarray, base_tokens: np.nda
 
 
 def interval(statistic, columns: tuple[np.ndarray, ...], resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap over rows (questions), all columns resampled together; NaN for fewer than two rows."""
-    if len(columns[0]) < 2:
+    """Expanded percentile bootstrap over rows (questions), resampled together; NaN for fewer than two rows.
+
+    Of 8 questions the plain percentile interval is wrong in 14 % of cases instead of 5, this one in 7 to 8.
+    """
+    n = len(columns[0])
+    if n < 2:
         return float("nan"), float("nan")
+    level = 1 - 2 * stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
     found = stats.bootstrap(columns, statistic, paired=True, vectorized=True, n_resamples=resamples,
-                            method="percentile", rng=np.random.default_rng(0)).confidence_interval
+                            method="percentile", confidence_level=level, rng=np.random.default_rng(0)).confidence_interval
     return float(found.low), float(found.high)
 
 

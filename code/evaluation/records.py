@@ -89,6 +89,8 @@ def run_lengths(items: Iterable[str]) -> list[list[Any]]:
     return coded
 
 
+_MEASURED = ("new_tokens", "forced_tokens", "prefill_time", "wall_time", "draft_time", "verify_time", "accept_time", "other_time")
+_LISTS = ("output_ids", "accept_lengths", "draft_lengths", "draft_source")
 _NAMES = {f.name for f in fields(Record)}
 
 
@@ -99,7 +101,20 @@ def parse_record(data: dict[str, Any], where: str) -> Record:
     if set(data) != _NAMES:
         odd = ", ".join(sorted(set(data) ^ _NAMES))
         raise UserError(f"{where}: not a record of schema {SCHEMA}: missing or unknown fields: {odd}")
-    return Record(**data)
+    record = Record(**data)
+    if not record.failed:
+        _check_numbers(record, where)
+    return record
+
+
+def _check_numbers(record: Record, where: str) -> None:
+    """What numbers are made from must be numbers, in an order that a generation can have."""
+    wrong = [name for name in _MEASURED if not isinstance(getattr(record, name), int | float) or getattr(record, name) < 0]
+    wrong += [name for name in _LISTS if not isinstance(getattr(record, name), list)]
+    if not wrong and record.wall_time == 0:
+        wrong = ["wall_time"]
+    if wrong:
+        raise UserError(f"{where}: {', '.join(wrong)} of a finished generation must be numbers above 0, or lists")
 
 
 def json_lines(path: Path, notices: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

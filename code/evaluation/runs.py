@@ -1,6 +1,7 @@
 """Records files as runs: which file is which method, which vanilla it is measured against, what may be compared."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,10 @@ from evaluation.legacy import LegacyQuestion, is_legacy, read_legacy
 from evaluation.metrics import Total, by_question
 from evaluation.records import Record, json_lines, parse_record
 from model.errors import UserError
+
+# settings in which runs must agree for their times, and at temperatures above 0 their texts, to compare
+MUST_AGREE = ("max_new_tokens", "thinking_budget", "dtype", "engine", "seed", "num_choices", "top_k", "top_p",
+              "paradigm_options")
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,12 @@ class Run:
         return self.records[0].method if self.records else self.path.stem
 
     @property
+    def model_name(self) -> str:
+        """The checkpoint's folder or hub name, for people."""
+        folder = Path(self.manifest.get("model_folder", ""))
+        return (folder.parent if folder.name == "target" else folder).name
+
+    @property
     def setting(self) -> tuple[str, float, str]:
         """(paradigm, temperature, target): methods of one setting are compared. The target is named by its fingerprint."""
         if not self.records:
@@ -36,7 +47,15 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """The manifest beside the file, empty where there is none."""
         file = self.path.with_suffix(".manifest.json")
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not file.exists():
+            return {}
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({error}); delete it and run again to have it rewritten") from None
+        if not isinstance(found, dict) or not isinstance(found.get("settings", {}), dict):
+            raise UserError(f"{file} is no manifest; delete it and run again to have it rewritten")
+        return found
 
     @cached_property
     def totals(self) -> dict[str, Total]:
@@ -58,10 +77,24 @@ def read_run(path: Path, notices: list[str]) -> Run:
     if is_legacy(lines[0][1]):
         return Run(path, legacy=tuple(read_legacy(path)))
     run = Run(path, records=tuple(parse_record(data, where) for where, data in lines))
+    _check_one_run(run)
     if shared := sum(r.shared for r in run.records):
         notices.append(f"{path}: {shared} of {len(run.records)} generations ran while another run used the same GPU or cores;"
                        f" their times are not comparable")
     return run
+
+
+def _check_one_run(run: Run) -> None:
+    """A file is one run: one method, paradigm and temperature, no generation twice."""
+    kinds = {(r.method, r.paradigm, r.temperature) for r in run.records}
+    if len(kinds) > 1:
+        mixed = "; ".join(f"{m} {p} T={t:g}" for m, p, t in sorted(kinds))
+        raise UserError(f"{run.path} mixes runs ({mixed}); one file is one run")
+    repeated = [key for key, count in Counter(r.key for r in run.records).items() if count > 1]
+    if repeated:
+        question, choice, sample, round = repeated[0]
+        raise UserError(f"{run.path} holds {len(repeated)} generations twice (question {question}, choice {choice}, sample"
+                        f" {sample}, round {round}); remove the copies")
 
 
 def find_runs(folder: Path, notices: list[str]) -> list[Run]:
@@ -69,6 +102,8 @@ def find_runs(folder: Path, notices: list[str]) -> list[Run]:
     runs = []
     for path in sorted(folder.rglob("*.jsonl")):
         if not _is_records(path):
+            if _looks_like_records(path):
+                notices.append(f"{path}: records without a manifest are passed over; copy {path.stem}.manifest.json beside it")
             continue
         if not any(json_lines(path)):
             notices.append(f"{path}: no finished question yet")
@@ -91,36 +126,35 @@ def _is_records(path: Path) -> bool:
             return False
 
 
+def _looks_like_records(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline(4000).startswith('{"question_id"')
+
+
 def check_comparable(run: Run, base: Run) -> None:
     """Refuse runs over different questions or prompts."""
     shared = set(run.totals) & set(base.totals)
     if not shared:
         raise UserError(f"{run.path} and {base.path} have no question in common; speed-ups need the same questions")
-    differing = sorted(q for q in shared if q in run.prompts and q in base.prompts and run.prompts[q] != base.prompts[q])
+    check_prompts(run, base)
+
+
+def check_prompts(run: Run, base: Run) -> None:
+    """Refuse runs that were asked different things under the same question ids."""
+    differing = sorted(q for q in run.prompts if q in base.prompts and run.prompts[q] != base.prompts[q])
     if differing:
         raise UserError(f"{run.path} and {base.path} were asked different prompts under the same question ids"
                         f" ({', '.join(differing[:5])}); they cannot be compared")
 
 
-def comparable(run: Run, base: Run | None, notices: list[str]) -> bool:
-    """May speed-ups be given? Nothing in common yet is said; different prompts are refused; other budgets are said."""
-    if base is None:
-        return False
+def comparable(run: Run, base: Run, notices: list[str]) -> None:
+    """Nothing in common yet is said; different prompts are refused; other budgets are said."""
     if not set(run.totals) & set(base.totals):
         notices.append(f"{run.path.name}: no finished question in common with {base.path.name} yet")
-        return False
+        return
     check_comparable(run, base)
     mine, theirs = (r.manifest.get("settings", {}) for r in (run, base))
-    other = [k for k in ("max_new_tokens", "thinking_budget", "dtype", "engine") if mine.get(k) != theirs.get(k)]
-    if run.manifest.get("device") != base.manifest.get("device"):
-        other.append("device")
+    other = [k for k in MUST_AGREE if mine.get(k) != theirs.get(k)]
+    other += [k for k in ("device", "threads") if run.manifest.get(k) != base.manifest.get(k)]
     if other:
         notices.append(f"{run.path.name} and {base.path.name} differ in {', '.join(other)}: their times do not compare")
-    return True
-
-
-def pair_with_vanilla(runs: list[Run]) -> list[tuple[Run, Run | None]]:
-    """Each run with the vanilla run of its setting, vanilla first within a setting."""
-    bases = {run.setting: run for run in runs if run.name == "vanilla"}
-    ordered = sorted(runs, key=lambda r: (r.setting, r.name != "vanilla", r.name))
-    return [(run, bases.get(run.setting)) for run in ordered]

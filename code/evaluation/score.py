@@ -16,9 +16,10 @@ from typing import Any
 
 from evaluation import tasks
 from evaluation.boxed import last_boxed
+from evaluation.comparison import settings_of
 from evaluation.errors import guarded
 from evaluation.records import Record
-from evaluation.runs import Run, find_runs, pair_with_vanilla, read_run
+from evaluation.runs import Run, find_runs, read_run
 from evaluation.tables import FORMATS, number, percent, render
 from evaluation.tasks import Question
 from evaluation.writer import write_atomically
@@ -170,7 +171,8 @@ def main() -> int:
         runs += find_runs(Path(name), notices) if Path(name).is_dir() else [read_run(Path(name), notices)]
     if not any(r.records for r in runs):
         raise UserError("published traces carry no settings and are not graded; score this benchmark's own records")
-    values = [score_run(run, base) for run, base in pair_with_vanilla([r for r in runs if r.records])]
+    values = [score_run(run, s.vanilla and s.vanilla.runs[min(i, len(s.vanilla.runs) - 1)])
+              for s in settings_of([r for r in runs if r.records], notices) for m in s.methods for i, run in enumerate(m.runs)]
     for notice in notices:
         print(f"note: {notice}")
     for setting in dict.fromkeys(tuple(v["setting"]) for v in values):

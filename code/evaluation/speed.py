@@ -16,31 +16,38 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from evaluation import metrics
-from evaluation.runs import Run, check_comparable, comparable, find_runs, pair_with_vanilla, read_run
+from evaluation.comparison import Method, Setting, settings_of
+from evaluation.runs import Run, check_comparable, comparable, find_runs, read_run
 from evaluation.tables import FORMATS, number, percent, render
 from evaluation.writer import write_atomically
 from model.errors import UserError
 
-HEADER = ("method", "n", "tokens/s", "speed-up", "mean", "MAT", "drafted", "cost", "draft", "verify", "other", "scope",
-          "failed", "cut")
+HEADER = ("method", "n", "tokens/s", "speed-up [95 %]", "mean", "MAT", "drafted", "cost (steps)", "draft", "verify", "rest",
+          "scope", "failed", "cut")
 
 
-def row(run: Run, base: Run | None) -> dict[str, Any]:
-    """One method's numbers; speed-ups are None without a vanilla run of the same setting."""
-    up = metrics.speed_up(run.totals, base.totals) if base else None
-    found: dict[str, Any] = {"method": run.name, "setting": list(run.setting), "file": str(run.path),
-                             "questions": len(run.totals), "tokens_per_second": metrics.speed(run.totals),
-                             "speed_up": up and up.ratio, "low": up and up.low, "high": up and up.high,
-                             "mean_ratio": up and up.mean}
-    if not run.records:
-        lengths = [n for q in run.legacy for n in q.accept_lengths]
-        return {**found, "mat": sum(lengths) / len(lengths) if lengths else float("nan")}
-    whole = metrics.finished(run.records)
-    draft, verify = (metrics.share(whole, f) for f in ("draft_time", "verify_time"))
-    mat = metrics.mean_accepted_tokens(whole)
-    return {**found, "mat": mat, "drafted": metrics.drafted_per_step(whole), "cost": mat / up.ratio if up else None,
-            "draft": draft, "verify": verify, "other": 1 - draft - verify, "scope": run.records[0].memory_scope,
-            "failed": len(run.records) - len(whole), "cut": sum(r.finish_reason == "length" for r in whole)}
+def row(setting: Setting, method: Method) -> dict[str, Any]:
+    """One method's numbers, repeats pooled; speed-ups are None without a vanilla run of the same setting."""
+    up, questions = setting.speed_up(method), setting.shared(method)
+    records = method.on(questions)
+    draft, verify = (metrics.share(records, f) for f in ("draft_time", "verify_time"))
+    mat = metrics.mean_accepted_tokens(records)
+    every = [r for run in method.runs for r in run.records]
+    return {"method": method.name, "title": setting.title, "files": [str(run.path) for run in method.runs],
+            "questions": len(questions), "tokens_per_second": metrics.speed(method.totals), "speed_up": up and up.ratio,
+            "low": up and up.low, "high": up and up.high, "mean_ratio": up and up.mean, "mat": mat,
+            "drafted": metrics.drafted_per_step(records), "cost": mat / up.ratio if up else None, "draft": draft,
+            "verify": verify, "rest": 1 - draft - verify, "scope": every[0].memory_scope,
+            "failed": sum(r.failed for r in every), "cut": sum(r.finish_reason == "length" for r in every)}
+
+
+def legacy_row(run: Run, base: Run) -> dict[str, Any]:
+    """The same of a published trace, as far as it tells."""
+    up = metrics.speed_up(run.totals, base.totals)
+    lengths = [n for q in run.legacy for n in q.accept_lengths] or [n for r in run.records for n in r.accept_lengths]
+    return {"method": run.name, "title": "", "files": [str(run.path)], "questions": len(run.totals),
+            "tokens_per_second": metrics.speed(run.totals), "speed_up": up.ratio, "low": up.low, "high": up.high,
+            "mean_ratio": up.mean, "mat": sum(lengths) / len(lengths) if lengths else float("nan")}
 
 
 def cells(values: dict[str, Any]) -> list[str]:
@@ -52,38 +59,51 @@ def cells(values: dict[str, Any]) -> list[str]:
              number(values["mean_ratio"]), number(values["mat"])]
     if "drafted" not in values:
         return first + ["-"] * (len(HEADER) - len(first))
-    shares = [percent(values[phase]) for phase in ("draft", "verify", "other")]
+    shares = [percent(values[phase]) for phase in ("draft", "verify", "rest")]
     return [*first, number(values["drafted"], 1), number(values["cost"]), *shares, values["scope"],
             str(values["failed"]), str(values["cut"])]
 
 
-def pairs_of(args: argparse.Namespace, notices: list[str]) -> list[tuple[Run, Run | None]]:
-    """The runs to show, each with its baseline."""
-    if args.folder:
-        if not Path(args.folder).is_dir():
-            raise UserError(f"{args.folder} is not a folder; for single files use --file-path and --base-path")
-        return pair_with_vanilla(find_runs(Path(args.folder), notices))
-    if not args.file_path or not args.base_path:
-        raise UserError("give a folder, or --file-path METHOD.jsonl and --base-path VANILLA.jsonl")
-    base = read_run(Path(args.base_path), notices)
-    return [(base, base), (read_run(Path(args.file_path), notices), base)]
+def rows_of_folder(folder: Path, notices: list[str]) -> tuple[list[dict[str, Any]], list[tuple[Run, Run]]]:
+    """Rows of every run below a folder, and the (run, vanilla run) pairs they come from."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; for single files use --file-path and --base-path")
+    runs = find_runs(folder, notices)
+    settings = settings_of([r for r in runs if r.records], notices)
+    traces = [r for r in runs if r.legacy]
+    base = next((r for r in traces if r.name == "vanilla"), None)
+    if not base and not any(s.vanilla for s in settings):
+        raise UserError(f"{folder} holds no vanilla run, so there is nothing to measure speed-ups against; run --method vanilla")
+    rows = [row(s, m) for s in settings for m in s.methods if m.totals]
+    pairs = [(run, s.vanilla.runs[0]) for s in settings if s.vanilla for m in s.methods for run in m.runs]
+    if base:
+        ordered = sorted(traces, key=lambda r: r.name != "vanilla")
+        rows += [legacy_row(run, base) for run in ordered]
+        pairs += [(run, base) for run in ordered]
+    return rows, pairs
+
+
+def rows_of_files(file: Path, base_file: Path, notices: list[str]) -> tuple[list[dict[str, Any]], list[tuple[Run, Run]]]:
+    """The same of two files, in either format."""
+    run, base = read_run(file, notices), read_run(base_file, notices)
+    check_comparable(run, base)
+    pairs = [(base, base), (run, base)]
+    if run.legacy or base.legacy:
+        return [legacy_row(*pair) for pair in pairs], pairs
+    comparable(run, base, notices)
+    setting = Setting("", float("nan"), "", (Method("vanilla", (base,)), Method(run.name, (run,))), "")
+    return [row(setting, m) for m in setting.methods], pairs
 
 
 def show(rows: list[dict[str, Any]], form: str) -> None:
     """One table a setting."""
-    settings = list(dict.fromkeys(tuple(r["setting"][:2]) + tuple(r["setting"][2:]) for r in rows))
-    for setting in settings:
-        paradigm, temperature, _ = setting
-        if paradigm:
-            print(f"\n{paradigm}, temperature {temperature:g}")
-        print(render(HEADER, [cells(r) for r in rows if tuple(r["setting"]) == setting], form))
-    for setting in settings:
-        mine = [r for r in rows if tuple(r["setting"]) == setting]
-        if all(r["speed_up"] is None for r in mine):
-            print(f"\n{setting[0]}, temperature {setting[1]:g}: no vanilla run, so no speed-ups; run --method vanilla")
+    for title in dict.fromkeys(r["title"] for r in rows):
+        if title:
+            print(f"\n{title}")
+        print(render(HEADER, [cells(r) for r in rows if r["title"] == title], form))
 
 
-def show_original(pairs: list[tuple[Run, Run | None]], tokenizer_path: str | None) -> None:
+def show_original(pairs: list[tuple[Run, Run]], tokenizer_path: str | None) -> None:
     """The published script's numbers: mean speeds over questions, their ratio, MAT over pooled steps."""
     tokenize = None
     if tokenizer_path:
@@ -93,8 +113,6 @@ def show_original(pairs: list[tuple[Run, Run | None]], tokenizer_path: str | Non
     print("\nthe published formula: ratio of the mean over questions of tokens / second"
           + ("; vanilla's tokens re-tokenised, less one a turn" if tokenize else ""))
     for run, base in pairs:
-        if base is None:
-            continue
         speed, base_speed = metrics.original_speed(run.totals), metrics.original_speed(base.totals)
         if tokenize and base.legacy:
             base_speed = metrics.original_speed({q.question_id: q.total(tokenize) for q in base.legacy})
@@ -115,12 +133,10 @@ def main() -> int:
     parser.add_argument("--plot", metavar="FILE", help="also draw the speed-ups (PNG, SVG or PDF)")
     args = parser.parse_args()
     notices: list[str] = []
-    pairs = pairs_of(args, notices)
-    if args.folder:
-        pairs = [(run, base if comparable(run, base, notices) else None) for run, base in pairs]
-    else:
-        check_comparable(*pairs[1])
-    rows = [row(run, base) for run, base in pairs]
+    if not args.folder and not (args.file_path and args.base_path):
+        raise UserError("give a folder, or --file-path METHOD.jsonl and --base-path VANILLA.jsonl")
+    rows, pairs = (rows_of_folder(Path(args.folder), notices) if args.folder else
+                   rows_of_files(Path(args.file_path), Path(args.base_path), notices))
     for notice in notices:
         print(f"note: {notice}")
     show(rows, args.format)

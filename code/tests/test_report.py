@@ -13,10 +13,11 @@ from scipy import stats
 
 from evaluation import acceptance, leaderboard, metrics, redundancy, speed, verdicts
 from evaluation.boxed import last_boxed
+from evaluation.comparison import gather
 from evaluation.metrics import Total
 from evaluation.report import __main__ as report
-from evaluation.report.data import gather
 from evaluation.writer import RecordWriter
+from model.errors import UserError
 from tests.test_bad_input import stopped
 from tests.test_harness import record
 
@@ -97,7 +98,7 @@ def test_redundancy_counts_by_hand():
     assert found["own"] == pytest.approx(1 / 5) and found["samples"] == pytest.approx(1 / 5)
     assert found["any"] == pytest.approx(2 / 5) and found["rounds"] == 0
     bins = redundancy.longest_matches([first, second])
-    assert bins["whole question"][redundancy.MATCHES.index(2)] > bins["own text"][redundancy.MATCHES.index(2)]
+    assert bins["whole question"][redundancy.MATCHES.index(2)] > bins["same text"][redundancy.MATCHES.index(2)]
 
 
 def test_last_boxed_balances_braces():
@@ -213,8 +214,122 @@ def test_repeats_are_pooled_and_noise_is_shown(tmp_path):
     synthetic(tmp_path / "a", seed=0)
     synthetic(tmp_path / "b", seed=0)
     (setting,) = gather(tmp_path, [])
-    assert len(setting.vanilla.runs) == 2 and setting.noise().text == "not distinguishable"
+    (noise,) = setting.noise
+    assert len(setting.vanilla.runs) == 2 and noise.text == "not distinguishable"
     assert setting.vanilla.totals["0"].tokens == 2 * 120
+    texts = setting.vanilla.texts
+    assert len(texts) == 12  # a repeat's text is no earlier text of the question
+    assert redundancy.recurrence(texts, 8)["samples"] < 0.1
+    synthetic(tmp_path / "c", seed=0)
+    (setting,) = gather(tmp_path, [])
+    assert [(v.a[-1], v.b[-1]) for v in setting.noise] == [("1", "2"), ("1", "3"), ("2", "3")]
+
+
+def test_runs_with_other_options_are_no_repeats(tmp_path, monkeypatch, capsys):
+    synthetic(tmp_path / "a")
+    synthetic(tmp_path / "b", methods=("sam",), memory_scope="request")
+    (setting,) = gather(tmp_path, [])
+    assert [m.name for m in setting.methods] == ["vanilla", "pld", "sam", "sam (memory_scope request)"]
+    run(monkeypatch, speed.main, tmp_path)
+    assert "sam (memory_scope request)" in capsys.readouterr().out
+
+
+def test_a_speed_up_within_the_noise_is_no_verdict():
+    base = totals([1.0] * 8)
+    (verdict,) = verdicts.all_pairs({"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base})
+    assert verdict.text == "a faster"
+    (verdict,) = verdicts.all_pairs({"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base}, noise=1.1)
+    assert verdict.text == "within the noise"
+    (verdict,) = verdicts.all_pairs({"a": totals([0.5] * 5), "b": totals([1.0] * 5)})
+    assert verdict.text == "too few questions (5)"
+
+
+def test_few_questions_are_not_told_apart_more_often_than_promised():
+    """Two identical methods, 8 questions: the plain percentile interval says 'faster' in 14 % of runs."""
+    rng, found, runs = np.random.default_rng(1), 0, 800
+    for _ in range(runs):
+        base = rng.lognormal(0, 1, 8)
+        a, b = ({str(i): Total(int(1000 * t), t * noise) for i, (t, noise) in enumerate(zip(base, rng.lognormal(0, 0.1, 8)))}
+                for _ in range(2))
+        found += verdicts.compare("a", "b", a, b).text != "not distinguishable"
+    assert found / runs < 0.11  # 7 to 8 % expected; the plain interval's 14 % falls below this once in a hundred runs
+
+
+def test_cost_and_acceptance_are_of_the_questions_the_speed_up_is_of(tmp_path):
+    synthetic(tmp_path)
+    path = tmp_path / "vanilla.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # vanilla has finished two questions
+    (setting,) = gather(tmp_path, [])
+    sam = setting.methods[2]
+    assert setting.shared(sam) == {"0", "1"} and {r.question_id for r in sam.on(setting.shared(sam))} == {"0", "1"}
+
+
+def test_thinking_that_loops_is_counted_though_it_was_ended_by_force():
+    thinking = [*range(100, 160), *[5, 6] * 60]
+    ids = [*thinking, 90, 91, 7, 92, *range(200, 300)]
+    looped = record(output_ids=ids, finish_reason="stop", forced_tokens=4)
+    assert acceptance.looping(looped, 7) and not acceptance.looping(looped)
+
+
+def test_draft_positions_count_only_drafts_that_reach_them():
+    r = record(accept_lengths=[3] * 40 + [2] * 40, draft_lengths=[4] * 40 + [1] * 40, draft_source=[["sam", 80]])
+    assert acceptance.by_draft_position([r]).rates() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("damage", "said"), (
+    (lambda f: (f / "sam.manifest.json").write_text("{"), "sam.manifest.json is damaged"),
+    (lambda f: (f / "sam.manifest.json").write_text("[]"), "is no manifest"),
+    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text() * 2), "12 generations twice"),
+    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text() + (f / "pld.jsonl").read_text()), "mixes runs"),
+    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text().replace('"forced_tokens": 0', '"forced_tokens": "x"')),
+     "forced_tokens of a finished generation"),
+))
+def test_damaged_runs_are_one_clear_line(damage, said, tmp_path, monkeypatch):
+    synthetic(tmp_path)
+    damage(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+    with pytest.raises(UserError, match=said):
+        report.main()
+
+
+def test_damaged_extras_are_said_and_the_report_appears(tmp_path, monkeypatch, capsys):
+    synthetic(tmp_path)
+    (tmp_path / "calibration.json").write_text('{"nodes": [1]}')
+    (tmp_path / "sam.scores.json").write_text("{}")
+    (tmp_path / "lost.jsonl").write_text((tmp_path / "sam.jsonl").read_text())
+    run(monkeypatch, report.main, tmp_path)
+    out = capsys.readouterr().out
+    assert "is no cost curve" in out and "sam.scores.json is damaged" in out and "lost.jsonl: records without a manifest" in out
+    curve = {"nodes": [1, 8], "seconds": [1, 2], "contexts": {"512": [1, 2]}, "model": "m", "device": "elsewhere"}
+    (tmp_path / "calibration.json").write_text(json.dumps(curve))
+    run(monkeypatch, report.main, tmp_path)
+    assert "was measured elsewhere (device elsewhere / machine 0)" in capsys.readouterr().out
+    (tmp_path / "calibration.json").write_text(json.dumps({**curve, "device": "machine 0"}))
+    run(monkeypatch, report.main, tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Cost of verifying n nodes" in page and "elsewhere" not in capsys.readouterr().out
+
+
+def test_tables_file_in_every_format(tmp_path, monkeypatch):
+    synthetic(tmp_path)
+    for form, suffix, heading in (("plain", "txt", "best_of_n, T = 0.6: Time"), ("markdown", "md", "## best_of_n, T = 0.6: Time"),
+                                  ("latex", "tex", "\\section*{best\\_of\\_n, T = 0.6: Time}")):
+        run(monkeypatch, report.main, tmp_path, "--format", form)
+        text = (tmp_path / "report" / f"tables.{suffix}").read_text()
+        assert heading in text and "Hesterberg" in text and "Recurrence of n-grams" in text
+
+
+def test_redundancy_is_a_command(tmp_path, monkeypatch, capsys):
+    synthetic(tmp_path)
+    run(monkeypatch, redundancy.main, tmp_path, "--format", "markdown")
+    assert "Longest earlier match" in capsys.readouterr().out
+
+
+def test_without_any_vanilla_there_is_no_speed_table(tmp_path, monkeypatch):
+    synthetic(tmp_path, methods=("sam",))
+    monkeypatch.setattr(sys, "argv", ["speed", str(tmp_path)])
+    with pytest.raises(UserError, match="holds no vanilla run"):
+        speed.main()
 
 
 def test_five_hundred_long_generations_report_in_time_and_memory(monkeypatch, tmp_path):
@@ -249,7 +364,7 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
     try:
         browser.get((tmp_path / "report" / "report.html").as_uri())
         assert len(browser.find_elements(By.CSS_SELECTOR, "figure svg")) == 8
-        assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 4
+        assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 9
         assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 2
         assert browser.find_elements(By.CSS_SELECTOR, ".step.now") == []
         for _ in range(3):
@@ -258,6 +373,14 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
         assert len(browser.find_elements(By.CSS_SELECTOR, ".step.now")) == 2
         drafted = browser.find_elements(By.CSS_SELECTOR, ".drafted")
         assert drafted and drafted[0].value_of_css_property("background-color") != "rgba(217, 217, 217, 1)"
+        current = [e.text for e in browser.find_elements(By.CSS_SELECTOR, ".current")]
+        assert current == ["step 3: pld: 1 accepted + 1", "step 3: sam: 2 accepted + 1"]
+        assert browser.find_element(By.CSS_SELECTOR, ".step sub").text == "1"
+        browser.find_element(By.ID, "back").click()
+        later = browser.find_elements(By.CSS_SELECTOR, ".column:first-child .later")
+        assert len(later) == len(browser.find_elements(By.CSS_SELECTOR, ".column:first-child .step")) - 3
+        browser.find_element(By.ID, "all").click()
+        assert browser.find_elements(By.CSS_SELECTOR, ".later, .now") == []
         browser.find_element(By.CSS_SELECTOR, "#methods input[value=vanilla]").click()
         assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 3
         assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []

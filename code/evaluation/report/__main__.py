@@ -5,39 +5,77 @@ One self-contained page (report.html), the figures as PNG and SVG, and every tab
 
 import argparse
 import json
+import re
+from functools import partial
 from pathlib import Path
 
+from evaluation import redundancy
+from evaluation.comparison import Setting, gather
 from evaluation.errors import guarded
 from evaluation.report import figures, page, viewer
-from evaluation.report.data import Setting, calibration, gather
+from evaluation.report.curve import calibration
+from evaluation.report.curve import table as curve_table
 from evaluation.tables import FORMATS, render
 from evaluation.writer import write_atomically
 from model.errors import UserError
 
 
-def scores_of(settings: list[Setting]) -> dict[str, float]:
+def scores_of(settings: list[Setting], notices: list[str]) -> dict[str, float]:
     """Accuracy by records file, where `evaluation.score` has run."""
     found = {}
     for run in (run for s in settings for m in s.methods for run in m.runs):
         file = run.path.with_suffix(".scores.json")
-        if file.exists():
-            found[str(run.path)] = json.loads(file.read_text(encoding="utf-8"))["summary"]["accuracy"]
+        if not file.exists():
+            continue
+        try:
+            found[str(run.path)] = float(json.loads(file.read_text(encoding="utf-8"))["summary"]["accuracy"])
+        except (OSError, ValueError, LookupError, TypeError):
+            notices.append(f"{file} is damaged and left out: python -m evaluation.score DIR writes it anew")
+    if not found:
+        notices.append("no accuracy yet: python -m evaluation.score DIR")
     return found
 
 
-def draw(settings: list[Setting], out: Path, notices: list[str]) -> dict[str, str]:
+def redundancy_of(settings: list[Setting], notices: list[str]) -> dict[str, list[page.Table]]:
+    """The redundancy tables of every setting: one text for all lossless methods, vanilla's where it is there."""
+    found = {}
+    for setting in settings:
+        texts = (setting.vanilla or setting.methods[0]).texts
+        kept = redundancy.within_limit(texts)
+        if len(kept) < len(texts):
+            notices.append(f"{setting.title}: redundancy is that of the first {len({r.question_id for r in kept})} questions")
+        found[setting.title] = redundancy.tables(kept)
+    return found
+
+
+def draw(settings: list[Setting], redundant: dict[str, list[page.Table]], out: Path, notices: list[str]) -> dict[str, str]:
     """Every figure that can be drawn, as SVG by name; what cannot is said."""
-    with_base = [s for s in settings if s.vanilla]
+    with_base = [s for s in settings if s.vanilla and s.vanilla.totals]
+    spoked = [s for s in with_base if len(set(figures.categories(s).values())) > 2]
+    if with_base and not spoked:
+        notices.append("no radar plot: the questions have fewer than three categories")
+    grams, matches = ({title: tables[i][2] for title, tables in redundant.items()} for i in (0, 1))
     makers = {"speed": (figures.speed_bars, with_base), "cost": (figures.mat_against_cost, with_base),
-              "radar": (figures.radar, with_base), "position": (figures.acceptance_by_position, settings),
+              "radar": (figures.radar, spoked), "position": (figures.acceptance_by_position, settings),
               "generation": (figures.acceptance_by_generation, settings), "time": (figures.time_breakdown, settings),
-              "recurrence": (figures.recurrence, settings), "matches": (figures.match_lengths, settings)}
+              "recurrence": (partial(figures.recurrence, grams), settings),
+              "matches": (partial(figures.match_lengths, matches), settings)}
     made = {name: figures.save(make(shown), out, name) for name, (make, shown) in makers.items() if shown}
-    if scores := scores_of(settings):
-        made["accuracy"] = figures.save(figures.accuracy_beside_speed(settings, scores), out, "accuracy")
-    else:
-        notices.append("no accuracy yet: python -m evaluation.score DIR")
+    if scores := scores_of(settings, notices):
+        made["accuracy"] = figures.save(figures.accuracy(settings, scores), out, "accuracy")
     return made
+
+
+def heading(text: str, form: str) -> str:
+    """A heading in the tables file's own format."""
+    if form == "latex":
+        return "\\section*{" + re.sub(r"([_%&#])", r"\\\1", text) + "}"
+    return f"## {text}" if form == "markdown" else text
+
+
+def explained(text: str, form: str) -> str:
+    """The definitions in the tables file's own format."""
+    return {"latex": f"\\begin{{verbatim}}\n{text}\n\\end{{verbatim}}", "markdown": f"```\n{text}\n```"}.get(form, text)
 
 
 def main() -> int:
@@ -57,16 +95,21 @@ def main() -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
-    curve = calibration(args.folder)
-    made = draw(settings, out, notices)
+    curve = calibration(args.folder, settings, notices)
+    redundant = redundancy_of(settings, notices)
+    made = draw(settings, redundant, out, notices)
     traces = viewer.build(settings, notices)
-    folder = Path(next((m.runs[0].manifest.get("model_folder", "") for s in settings for m in s.methods), ""))
-    title = f"SpecTTS-Bench: {(folder.parent if folder.name == 'target' else folder).name or args.folder.name}"
-    write_atomically(out / "report.html", page.render(title, settings, made, traces, notices, curve))
+    tables = {s.title: page.tables(s, curve, redundant[s.title]) for s in settings}
+    if curve:
+        tables["This machine"] = [("Cost of verifying n nodes", *curve_table(curve))]
+    formulas = page.definitions(curve, settings)
+    models = dict.fromkeys(run.model_name for s in settings for m in s.methods for run in m.runs if run.model_name)
+    title = f"SpecTTS-Bench: {', '.join(models) or args.folder.name}"
+    write_atomically(out / "report.html", page.render(title, tables, made, traces, notices, formulas))
     suffix = {"plain": "txt", "markdown": "md", "latex": "tex"}[args.format]
-    text = "\n\n".join(f"{s.title}: {heading}\n\n{render(header, rows, args.format)}"
-                       for s in settings for heading, header, rows in page.tables(s, curve))
-    write_atomically(out / f"tables.{suffix}", text + "\n\n" + page.definitions(curve) + "\n")
+    text = "\n\n".join(f"{heading(f'{name}: {what}', args.format)}\n\n{render(header, rows, args.format)}"
+                       for name, found in tables.items() for what, header, rows in found)
+    write_atomically(out / f"tables.{suffix}", text + "\n\n" + explained(formulas, args.format) + "\n")
     for notice in notices:
         print(f"note: {notice}")
     print(f"report: {out / 'report.html'}")

@@ -3,14 +3,16 @@
 Lossless methods share their texts, so a text is stored once and a method adds its steps: [source, tokens emitted].
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 from evaluation.acceptance import sources
+from evaluation.comparison import Setting
+from evaluation.plots import colour
 from evaluation.records import Record
-from evaluation.report.data import Setting
 
-TOKEN_BUDGET = 300_000  # tokens of text embedded: the page stays near 3 MB
+BUDGET = 1_200_000  # characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a second
 
 
 def pieces_of(settings: list[Setting]):
@@ -56,26 +58,30 @@ def steps_of(record: Record, names: list[str]) -> list[int]:
 
 
 def build(settings: list[Setting], notices: list[str]) -> dict[str, Any]:
-    """{"sources": [...], "texts": [{title, tokens, methods: {name: {steps, same}}}]} within the token budget."""
+    """{"sources", "colours", "texts": [{setting, title, tokens, methods: {name: {steps[, tokens]}}}]} within the budget.
+
+    Of repeats the first is shown.
+    """
     decode, names, texts, spent = pieces_of(settings), [], [], 0
     left_out = 0
     for setting in settings:
         first = setting.vanilla or setting.methods[0]
-        others = {m.name: {r.key: r for r in m.records} for m in setting.methods}
-        for record in first.records:
-            if spent + len(record.output_ids) > TOKEN_BUDGET:
+        others = {m.name: {r.key: r for r in m.texts} for m in setting.methods}
+        for record in first.texts:
+            if texts and spent > BUDGET:
                 left_out += 1
                 continue
-            spent += len(record.output_ids)
             methods = {}
             for name, records in others.items():
                 mine = records.get(record.key)
                 if mine is not None:
                     same = mine.output_ids == record.output_ids
                     methods[name] = {"steps": steps_of(mine, names), **({} if same else {"tokens": decode(mine.output_ids)})}
-            which = f"sample {record.sample + 1}" if setting.paradigm == "best_of_n" else f"round {record.round + 1}"
-            texts.append({"setting": setting.title, "title": f"question {record.question_id}, {which}",
+            which = f"{setting.numbered} {getattr(record, setting.numbered) + 1}"
+            repeat = f", repeat {record.choice + 1}" if record.choice else ""
+            texts.append({"setting": setting.title, "title": f"question {record.question_id}, {which}{repeat}",
                           "tokens": decode(record.output_ids), "methods": methods})
+            spent += len(json.dumps(texts[-1]))
     if left_out:
         notices.append(f"the trace viewer holds {len(texts)} generations; {left_out} more would make the page too large")
-    return {"sources": names, "texts": texts}
+    return {"sources": names, "colours": [colour(n) for n in names], "texts": texts}
