@@ -60,6 +60,7 @@ class Worker:
         self._inference, self._args, self._workers = inference, args, workers
         self._oversubscribed, self._group = oversubscribed, group
         self._status, self._begun = "", time.perf_counter()
+        self._seconds = 0.0
         self._run: Run | None = None
 
     def describe(self, argv: list[str], questions: list[Question]) -> tuple[dict[str, Any], int] | UserError:
@@ -79,7 +80,14 @@ class Worker:
 
     def answer(self, question: Question) -> list[Record]:
         """All records of a question."""
-        return self._sharing.mark(self._run.answer(question, self.generation, self.step))
+        begun = time.perf_counter()
+        records = self._sharing.mark(self._run.answer(question, self.generation, self.step))
+        self._seconds += time.perf_counter() - begun
+        return records
+
+    def seconds(self) -> float:
+        """Spent answering so far."""
+        return self._seconds
 
     def status(self) -> str:
         return self._status
@@ -104,6 +112,7 @@ class Pool:
     argv: list[str]
     questions: list[Question]
     plan: Placement
+    worker: type = Worker
     starting: dict[Any, Any] = field(default_factory=dict)  # future of describe() -> worker
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, tuple[Any, Question]] = field(default_factory=dict)  # future of answer() -> (worker, question)
@@ -113,7 +122,7 @@ class Pool:
     def start_worker(self) -> None:
         cores = os.cpu_count() or 1
         over = (self.plan.workers * (self.args.threads or 1) > cores and not self.plan.gpus) or 0 < self.plan.gpus < 1
-        remote = ray.remote(max_concurrency=2, num_cpus=1, num_gpus=self.plan.gpus)(Worker)
+        remote = ray.remote(max_concurrency=2, num_cpus=1, num_gpus=self.plan.gpus)(self.worker)
         worker = remote.remote(self.args, self.plan.workers, over, os.getpid())
         self.starting[worker.describe.remote(self.argv, self.questions)] = worker
 
@@ -151,19 +160,29 @@ class Pool:
         pending = deque(todo)
         while pending or self.busy:
             self.poll_starting(0)
-            while pending and self.idle:
-                worker, question = self.idle.pop(), pending.popleft()
-                self.tries[question.id] = self.tries.get(question.id, 0) + 1
-                self.busy[worker.answer.remote(question)] = (worker, question)
+            self._hand_out(pending)
             done, _ = ray.wait(list(self.busy), timeout=0.5) if self.busy else ([], [])
             for future in done:
                 self._take(future, pending, writer, progress)
+                self._hand_out(pending)
             if not self.busy and not self.idle:
                 if not self.starting:
                     raise UserError("no worker is left and none can start; finished questions are saved, the same command "
                                     "goes on")
                 self.poll_starting(1.0)
             progress.show([worker.status for worker, _ in self.busy.values()])
+
+    def _hand_out(self, pending: deque) -> None:
+        """A question for every idle worker."""
+        while pending and self.idle:
+            worker, question = self.idle.pop(), pending.popleft()
+            self.tries[question.id] = self.tries.get(question.id, 0) + 1
+            self.busy[worker.answer.remote(question)] = (worker, question)
+
+    def share_answering(self, seconds: float) -> float:
+        """Share of `seconds` that the idle workers have spent answering, all together."""
+        spent = ray.get([worker.seconds.remote() for worker in self.idle])
+        return sum(spent) / max(1e-9, len(spent) * seconds)
 
     def _take(self, future: Any, pending: deque, writer: RecordWriter, progress: PoolProgress) -> None:
         worker, question = self.busy.pop(future)
@@ -174,25 +193,32 @@ class Pool:
                 raise UserError(str(error.cause)) from None
             raise
         except RayError as error:  # the worker, its memory or its node is gone, or the answer with it
-            self._lost(question, error, pending, writer, progress)
+            self._lost(question, f"worker died: {' '.join(str(error).split())[:300]}", pending, writer, progress)
+            return
+        if reason := next((r.error for r in records if out_of_memory(r)), ""):
+            ray.kill(worker)  # what fragmented its memory goes with it
+            self._lost(question, f"worker died: {reason}", pending, writer, progress)
             return
         self.idle.append(worker)
         writer.append(records)
         progress.question_done(records)
 
-    def _lost(self, question: Question, error: Exception, pending: deque, writer: RecordWriter,
-              progress: PoolProgress) -> None:
-        """The worker died: start another, and try the question again or record it as failed."""
-        reason = " ".join(str(error).split())[:300]
+    def _lost(self, question: Question, reason: str, pending: deque, writer: RecordWriter, progress: PoolProgress) -> None:
+        """The worker died or ran out of memory: start another, and try the question again or record it as failed."""
         self.start_worker()
         if self.tries[question.id] < TRIES:
-            progress.say(f"question {question.id}: its worker died, it goes to another ({reason[:80]})")
+            progress.say(f"question {question.id}: {reason[:100]}; it goes to another")
             pending.append(question)
             return
         progress.say(f"question {question.id}: {TRIES} workers died on it; recorded as failed")
         manifest, generations = self.described
-        writer.append(failed_records(question, manifest["settings"], generations, f"worker died: {reason}"))
+        writer.append(failed_records(question, manifest["settings"], generations, reason))
         progress.question_done([])
+
+
+def out_of_memory(record: Record) -> bool:
+    """Did this generation fail for want of memory? Another worker may have more."""
+    return record.failed and any(words in record.error for words in ("OutOfMemoryError", "MemoryError", "can't allocate memory"))
 
 
 def connect(plan: Placement) -> Placement:
@@ -236,10 +262,13 @@ def run_pool(args: argparse.Namespace, argv: list[str], questions: list[Question
             if len(todo) < len(questions):
                 print(f"{path}: {len(questions) - len(todo)} of {len(questions)} questions are done already")
             progress = PoolProgress(f"{args.method} x {plan.workers} workers", len(questions), len(questions) - len(todo), ray)
+            begun = time.perf_counter()
             try:
                 pool.run(todo, writer, progress)
             finally:
                 progress.close()
+            if todo:
+                print(f"workers spent {pool.share_answering(time.perf_counter() - begun):.1%} of the run answering")
     finally:
         ray.shutdown()
     print(f"records: {path}")

@@ -1,5 +1,7 @@
 """The same run spread over workers: same records, nothing lost when processes die. Real Ray clusters on this machine."""
 
+import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from evaluation import inference
@@ -16,6 +19,7 @@ from evaluation.records import read_records
 from tests.test_harness import CODE
 
 ray = pytest.importorskip("ray")
+pool = pytest.importorskip("evaluation.pool")
 
 RUN = ["--method", "recycling", "--model-path", "mini", "--paradigm", "best_of_n", "--samples", "2", "--temperature", "0.6",
        "--max-new-tokens", "24", "--question-end", "5", "--warmup", "0"]
@@ -103,6 +107,77 @@ def test_a_killed_driver_resumes(alone, tmp_path):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert essence(path)
+    subprocess.run(command, cwd=CODE, check=True, capture_output=True)
+    assert essence(path) == alone
+
+
+def _remove_when_answering(cluster, node, path: Path, removed: list[int]) -> None:
+    """Take a node from the cluster, with its worker in the middle of a question."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    deadline = time.time() + 240
+    while not removed and time.time() < deadline:
+        mine = [p for p in _workers() if psutil.Process(p).ppid() == raylet
+                and ".answer" in Path(f"/proc/{p}/cmdline").read_text()]
+        if mine and path.exists():
+            cluster.remove_node(node, allow_graceful=False)
+            removed += mine
+        time.sleep(0.02)
+
+
+def test_a_lost_nodes_question_goes_to_another(alone, tmp_path, two_nodes):
+    path, removed = tmp_path / "r.jsonl", []
+    node = next(iter(two_nodes.worker_nodes))
+    threading.Thread(target=_remove_when_answering, args=(two_nodes, node, path, removed), daemon=True).start()
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--ray-address", two_nodes.address])
+    assert removed and essence(path) == alone
+
+
+class Forgetful(pool.Worker):
+    """A worker that runs out of memory on question 2, the first `times` times; counted in files, for it is killed."""
+
+    folder: Path
+    times = 1
+
+    def answer(self, question):
+        records = super().answer(question)
+        if question.id != "2" or len(list(self.folder.glob("2-*"))) >= self.times:
+            return records
+        (self.folder / f"{question.id}-{os.getpid()}").touch()
+        return [dataclasses.replace(r, finish_reason="failed", error="OutOfMemoryError: CUDA out of memory") for r in records]
+
+
+@pytest.mark.parametrize("times", (1, 3))
+def test_a_question_that_fills_a_workers_memory_goes_to_another(times, alone, monkeypatch, tmp_path):
+    path = tmp_path / "r.jsonl"
+    kind = type("Worker", (Forgetful,), {"folder": tmp_path, "times": times})
+    monkeypatch.setattr(pool.Pool, "start_worker", functools.partialmethod(_start, kind, pool.Pool.start_worker))
+    inference.main_for(None, [*RUN, "--answer-file", str(path), "--workers", "2"])
+    assert len(list(tmp_path.glob("2-*"))) == times
+    if times < pool.TRIES:
+        assert essence(path) == alone
+    else:
+        failed = [r for r in read_records(path) if r.failed]
+        assert {r.question_id for r in failed} == {"2"} and all("CUDA out of memory" in r.error for r in failed)
+
+
+def _start(self, kind, original):
+    self.worker = kind
+    original(self)
+
+
+def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
+    path = tmp_path / "r.jsonl"
+    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--answer-file", str(path), "--workers", "2"]
+    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 240
+    while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "Traceback" not in said and "same command" in said
+    assert not _workers()
+    kept = essence(path)
+    assert kept and all(k in alone for k in kept)
     subprocess.run(command, cwd=CODE, check=True, capture_output=True)
     assert essence(path) == alone
 
