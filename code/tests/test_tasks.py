@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from evaluation import score, tasks
 from evaluation.grading import math_equal
+from evaluation.records import read_records
 from evaluation.score import Verdict, final_part, pass_at_k, vote
 from evaluation.tasks import gpqa, jsonl
 from model.errors import UserError
@@ -192,6 +193,20 @@ def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     assert sum("best_of_n" in x for x in lines) == methods and all("--question-end 3" in x for x in lines)
     assert sum("--temperature 0.0" in x for x in lines) == methods
     assert "without a datastore" in done.stderr and ("sps" in done.stdout) == (name == "qwen3")
+
+
+def test_methods_run_beside_each_other_and_their_records_say_so(tmp_path):
+    knobs = dict(BESIDE="0 1", LIMIT="1", METHODS="vanilla pld sam", PARADIGMS="best_of_n", TEMPERATURES="0.6",
+                 MAX_NEW_TOKENS="200")
+    printed = [x.split()[0] for x in script("mini", tmp_path, DRY_RUN="1", **knobs).stdout.splitlines() if "--method" in x]
+    assert printed == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1", "CUDA_VISIBLE_DEVICES=0"]
+    done = script("mini", tmp_path, **knobs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = {f.stem: read_records(f) for f in (tmp_path / "out").rglob("*.jsonl")}
+    assert len(records) == 3 and any(r.shared for found in records.values() for r in found)
+    assert "times are not comparable" in done.stdout
+    failed = script("mini", tmp_path, **{**knobs, "METHODS": "vanilla nothing pld"})
+    assert failed.returncode == 1 and "a run has failed" in failed.stderr
 
 
 @pytest.mark.skipif(not (SHARED / "tokenizers").exists(), reason="real tokenizers are not here")
