@@ -5,6 +5,7 @@ the known text for as many levels as chance says. What a step costs can so be me
 """
 
 import random
+from time import perf_counter
 
 from model.draft import Context, Draft, Drafter, Needs, Prefill, Request, StepOut
 
@@ -20,6 +21,8 @@ class Controlled(Drafter):
         self.needs: Needs = inner.needs
         self._random = random.Random(0)
         self.sizes: list[int] = []
+        self.seconds: list[float] = []
+        """Spent by `inner` a step."""
 
     def enter(self, level: str, key: str) -> None:
         self.inner.enter(level, key)
@@ -31,7 +34,9 @@ class Controlled(Drafter):
         self.inner.start(request, prefill)
 
     def propose(self, context: Context) -> Draft:
+        begun = perf_counter()
         found = self.inner.propose(context)
+        self.seconds.append(perf_counter() - begun)
         if found.candidates == 1 and not found.extra_positions:
             n = max(1, min(self._nodes, context.max_nodes))
             found = Draft.chain(context.root, [0] * (n - 1), "chain")
@@ -40,7 +45,9 @@ class Controlled(Drafter):
         return Draft(tokens, found.parents, found.candidates, found.source, found.extra_mask, found.extra_positions)
 
     def observe(self, out: StepOut) -> None:
+        begun = perf_counter()
         self.inner.observe(out)
+        self.seconds[-1] += perf_counter() - begun
 
     def settle(self) -> None:
         self.inner.settle()

@@ -62,10 +62,12 @@ def random_head(target: Target) -> Eagle3Head:
     """An EAGLE-3 head of the target's shape, with the published draft vocabulary of 32,000."""
     c = target.config
     words = min(32000, target.vocab_size)
-    head = Eagle3Head(HeadConfig(
+    config = HeadConfig(
         hidden=c.hidden_size, intermediate=c.intermediate_size, heads=c.num_attention_heads, kv_heads=target.kv_heads,
         head_dim=c.head_dim, vocab=target.vocab_size, draft_vocab=words, target_hidden=c.hidden_size,
-        feature_layers=default_layers(c.num_hidden_layers)))
+        feature_layers=default_layers(c.num_hidden_layers))
+    with torch.device(target.device):
+        head = Eagle3Head(config)
     for weight in head.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.02)

@@ -1,5 +1,6 @@
 """What a run's numbers depend on, written beside its records: settings, versions, device, commit, hashes."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -77,8 +78,9 @@ def git_state() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages results depend on."""
     found = {"python": sys.version.split()[0]}
-    for package in ("torch", "transformers", "tokenizers", "numpy"):
-        found[package] = importlib.metadata.version(package)
+    for package in ("torch", "transformers", "tokenizers", "numpy", "triton"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 

@@ -63,8 +63,6 @@ def load_target(path: str, dtype: str = "float32", device: str = "cpu", device_m
     `positions` is how many tokens its cache will hold: what a GPU cannot is refused before loading.
     """
     config = load_config(path)
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # streams, events and graphs belong to the current device
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # recording a graph makes it warn of an unset loss
     kwargs = {"device_map": device_map} if device_map else {}

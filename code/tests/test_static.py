@@ -19,6 +19,7 @@ from model.eagle3.static import StaticDraft
 from model.eagle3.tree import DraftState
 from model.engine import static
 from model.engine.attention import Segment
+from model.engine.cache import KVCache
 from model.engine.decode import generate
 from model.engine.sampling import PositionNoise, draw, target_tokens
 from model.engine.static import BUCKETS, Choice, StaticForward, ancestor_words
@@ -120,7 +121,7 @@ def test_prepare_records_every_bucket_once():
     assert [key.rows for key in target.static._graphs] == made
 
 
-@pytest.mark.parametrize("broken", ("raises", "differs"))
+@pytest.mark.parametrize("broken", ("raises", "differs", "stores"))
 def test_a_graph_that_does_not_reproduce_the_model_is_given_up(broken, monkeypatch, load, target):
     honest = StaticForward._body
 
@@ -128,6 +129,9 @@ def test_a_graph_that_does_not_reproduce_the_model_is_given_up(broken, monkeypat
         if broken == "raises":
             raise RuntimeError("no kernel for this chip\nand a long trace")
         outputs = honest(self, key)
+        if broken == "stores":
+            self._cache.data[:, :, 0, self._inputs.host["start"][0]] += 1
+            return outputs
         return dataclasses.replace(outputs, logits=outputs.logits + 1)
 
     monkeypatch.setattr(StaticForward, "_body", body)
@@ -170,6 +174,83 @@ def test_the_whole_draft_at_once_is_the_draft_by_levels(rows, k, artefacts, targ
     assert found == states[0].grow(k, 3, 11)
     assert states[0].stable == states[1].stable
     torch.testing.assert_close(states[0].cache[:, :states[0].stable], states[1].cache[:, :states[0].stable])
+
+
+def test_a_draft_that_cannot_be_recorded_is_drafted_level_by_level(monkeypatch, artefacts, target):
+    drafters = [draft.load("eagle3", target, artefacts["eagle3"]) for _ in range(3)]
+    request = Request(PROMPT, 40)
+    plain = generate(target, drafters[0], request)
+    for drafter in drafters[1:]:
+        drafter._static = True
+    monkeypatch.setattr(StaticDraft, "_body", lambda self, rows: 1 / 0)
+    with pytest.warns(UserWarning, match="cannot be recorded here .ZeroDivisionError"):
+        assert generate(target, drafters[1], request).accept_lengths == plain.accept_lengths
+    monkeypatch.setattr(StaticDraft, "_body", lambda self, rows: torch.stack([
+        torch.arange(1, self._nodes + 1), torch.full((self._nodes,), 3), torch.arange(self._nodes)]))
+    with pytest.warns(UserWarning, match="level by level"):
+        assert generate(target, drafters[2], request).accept_lengths == plain.accept_lengths
+
+
+def test_a_larger_cache_lets_go_of_the_old_one():
+    import gc
+    import weakref
+
+    target = static_target(qwen3(layers=2))
+    target.reserve(300)
+    old = weakref.ref(target.cache.data.untyped_storage())
+    seen = []
+    monkeypatched = KVCache.__init__
+
+    def watching(self, *args, **kwargs):
+        gc.collect()
+        seen.append(old() is None)
+        monkeypatched(self, *args, **kwargs)
+
+    KVCache.__init__ = watching
+    try:
+        target.reserve(9000)
+    finally:
+        KVCache.__init__ = monkeypatched
+    assert seen == [True]
+
+
+COMPILES = """
+import itertools
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from model.engine import kernels
+TYPES = {"start_at": "*i64", "mask": "*u8", "partial": "*fp32", "logsum": "*fp32", "scaling": "fp32", "keys": "*i64",
+         "temperature": "*fp64", "best_score": "*fp32", "best_token": "*i64"}
+def compiled(kernel, constants, dtype, stages):
+    names = kernel.arg_names
+    kinds = {n: "constexpr" if n in constants else TYPES.get(n) or ("*" + dtype if n in TENSORS else "i32") for n in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names)
+               if n not in constants and n not in ("rows", "new_rows", "pieces", "scaling", "entries", "vocabulary")}
+    source = ASTSource(kernel, kinds, constexprs=constants, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "num_stages": stages})
+TENSORS = ("query", "key", "value", "cached_keys", "cached_values", "out", "logits")
+for dtype, tile, store, dim in itertools.product(("bf16", "fp32"), (16, 64), (True, False), (64, 128)):
+    wide = dtype == "fp32"
+    if wide and tile > 16:
+        continue
+    stages = 1 if wide or not store else 2 if tile == kernels.TILE else 3
+    shapes = {"HEADS": 32, "GROUPS": 4, "DIM": dim, "TILE_M": tile, "BLOCK_N": kernels.BLOCK, "STORE": store,
+              "PRECISION": "ieee" if wide else "tf32"}
+    shared = compiled(kernels._attend_piece, shapes, dtype, stages).metadata.shared
+    assert shared <= 116 << 10, (dtype, tile, store, shared)  # two programs a multiprocessor of 228 KiB
+compiled(kernels._merge, {"PIECES": 33, "SLOTS": 64, "DIM": 128}, "bf16", 3)
+compiled(kernels._sample_block, {"BLOCK_V": kernels.VOCABULARY_BLOCK}, "bf16", 3)
+print("kernels compile")
+"""
+
+
+def test_the_kernels_compile_for_a_hopper_gpu():
+    """Triton's compiler needs no GPU; its interpreter does not check types."""
+    pytest.importorskip("triton")
+    run = subprocess.run([sys.executable, "-c", COMPILES], capture_output=True, text=True, cwd=Path(__file__).parents[1],
+                         env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": "."}, check=False)
+    assert "kernels compile" in run.stdout, run.stderr[-3000:]
 
 
 def test_attention_with_lengths_on_the_device_against_plain_softmax():

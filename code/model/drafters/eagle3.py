@@ -6,6 +6,7 @@ top-k, not samples, so verification by the target's own token is exact at every 
 
 import dataclasses
 import sys
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,8 @@ class Config:
 
 class Eagle3(Drafter):
     def __init__(self, config: Config, head: Eagle3Head, embedding: torch.Tensor, static: bool = False) -> None:
-        self.config, self.head, self.embedding, self._static = config, head, embedding, static
+        self.head, self.embedding, self._static = head, embedding, static
+        self.config = dataclasses.replace(config, top_k=min(config.top_k, config.total_token - 1, head.config.draft_vocab))
         self.needs = Needs(max_nodes=config.total_token, feature_layers=head.config.feature_layers)
         self.state: DraftState | None = None
         self._whole: StaticDraft | None = None
@@ -60,6 +62,24 @@ class Eagle3(Drafter):
         rounded = (positions + GROWTH - 1) // GROWTH * GROWTH if self._static else positions
         self.state, self._whole = None, None
         self.state = DraftState(self.head, self.embedding, rounded)
+        if self._static:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Record the whole draft as graphs; where that fails it is drafted level by level, and this is said."""
+        c = self.config
+        self._whole = StaticDraft(self.state, c.top_k, c.depth, c.total_token - 1)
+        try:
+            self._static = self._whole.prepare()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Triton and CUDA raise types of their own
+            self._static = False
+            warnings.warn(f"EAGLE-3's draft cannot be recorded here ({type(error).__name__}: {error})", stacklevel=2)
+        if not self._static:
+            warnings.warn("EAGLE-3 drafts level by level: its recorded draft does not work here", stacklevel=2)
+            self._whole = None
+        self.state.reset()
 
     def propose(self, context: Context) -> Draft:
         nodes = min(self.config.total_token, context.max_nodes) - 1
@@ -85,12 +105,10 @@ class Eagle3(Drafter):
         """The whole draft as one graph where its shape is the configured one; near the end of a text it is smaller."""
         c = self.config
         usual = depth == c.depth and nodes == c.total_token - 1 and k == c.top_k
-        if self._static and usual and self._tokens:
-            self._whole = self._whole or StaticDraft(self.state, k, depth, nodes)
-            if self._whole.takes(len(self._tokens)):
-                tree = self._whole.step(torch.cat(self._features), self._tokens)
-                self._features, self._tokens = [], []
-                return tree
+        if self._static and usual and self._tokens and self._whole.takes(len(self._tokens)):
+            tree = self._whole.step(torch.cat(self._features), self._tokens)
+            self._features, self._tokens = [], []
+            return tree
         self._flush()
         return self.state.grow(k, depth, nodes)
 

@@ -18,6 +18,7 @@ from model.engine.target import Output, Target
 from model.errors import UserError
 
 CHUNK = 512
+FEW = 4  # tokens fed by recorded forwards: what a step leaves to catch up with; prompts and long copies run eagerly
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class DraftModel:
         start = len(self._cached)
         segment = Segment(0, start, tokens, range(start, start + len(tokens)))
         self._cached.extend(tokens)
+        if len(tokens) > FEW:
+            return self.target.forward([segment], last_only=True)
         if choice.keys is not None:  # only the last row's token is wanted
             choice = Choice(choice.temperature, [0] * (len(tokens) - 1) + list(choice.keys))
         return self.target.forward([segment], last_only=True, choice=choice)
@@ -84,7 +87,12 @@ class Sps(Drafter):
         self._length = self.config.draft_tokens
 
     def reserve(self, positions: int) -> None:
-        self.model.target.reserve(positions + self.needs.max_nodes + 1)
+        target = self.model.target
+        before = target.cache
+        target.reserve(positions + self.needs.max_nodes + 1)
+        if target.cache is not before:
+            for sampled in (False, True):
+                target.prepare(FEW, sampled=sampled)
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = [*request.prompt_ids, prefill.first_token]
@@ -146,7 +154,7 @@ class Sps(Drafter):
                 distributions.append(scores.softmax(-1))
         if not self.config.draft_confidence:
             return int(token), 1.0
-        likelihood = scores.float().log_softmax(-1)[token].exp()
+        likelihood = scores.float().log_softmax(-1).gather(0, token.view(1))[0].exp()  # an index would be read on the host
         found, probability = torch.stack([token.double(), likelihood.double()]).tolist()  # one transfer for both
         return int(found), probability
 

@@ -30,6 +30,25 @@ class StaticDraft:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._pool: object = None
 
+    @torch.inference_mode()
+    def prepare(self) -> bool:
+        """Record every bucket over noise; False where one does not draft what the levels one by one do.
+
+        In half precision scores that nearly tie may change places, so half of the tree must agree, not all of it.
+        """
+        state = self._state
+        for rows in reversed(BUCKETS):
+            state.reset()
+            features = torch.randn_like(self._features[:rows])
+            mine = self.step(features, [0] * rows)
+            state.reset()
+            state.catch_up(features, [0] * rows)
+            theirs = state.grow(self._k, self._depth, self._nodes)
+            if 2 * len(set(mine.paths()) & set(theirs.paths())) < self._nodes:
+                return False
+        state.reset()
+        return True
+
     def takes(self, rows: int) -> bool:
         """So many accepted rows, whose bucket fits the cache."""
         return 1 <= rows <= MOST_ROWS and self._state.stable + MOST_ROWS + self._depth <= self._state.positions
@@ -51,7 +70,7 @@ class StaticDraft:
 
     def _replay(self, rows: int) -> torch.Tensor:
         if rows not in self._graphs:
-            self._graphs[rows] = capture(lambda: self._body(rows), self._pool)
+            self._graphs[rows] = capture(lambda: self._body(rows), self._features.device, self._pool)
             self._pool = self._pool or self._graphs[rows][0].pool()
         graph, packed = self._graphs[rows]
         graph.replay()

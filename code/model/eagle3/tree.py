@@ -24,6 +24,13 @@ class Tree:
     tokens: list[int]
     parents: list[int]
 
+    def paths(self) -> list[tuple[int, ...]]:
+        """Every node as the tokens from the root to it."""
+        found: list[tuple[int, ...]] = [()]
+        for token, parent in zip(self.tokens, self.parents):
+            found.append((*found[parent], token))
+        return found[1:]
+
 
 Rows = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(level, feature [k, H], tokens [k], which drafted rows each row attends [k, (level+1)*k]) -> the layer's output [k, H]."""
@@ -126,6 +133,8 @@ class DraftState:
         residual, q, k, v = self.head.project(feature, self.embedding[tokens], cos, sin)
         self.keys[begin:end], self.values[begin:end] = k, v
         query, keys, values = (x.transpose(0, 1)[None] for x in (q, self.keys[:end], self.values[:end]))
-        grouped = query.shape[1] != keys.shape[1]
-        attended = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)
-        return self.head.finish(residual, attended[0].transpose(0, 1))
+        _, heads, n, dim = query.shape
+        groups = heads // keys.shape[1]  # query heads of a key head become rows: its keys are read once
+        folded, mask = query.reshape(1, -1, groups * n, dim), None if mask is None else mask.repeat(groups, 1)
+        attended = F.scaled_dot_product_attention(folded, keys, values, mask).reshape(heads, n, dim)
+        return self.head.finish(residual, attended.transpose(0, 1))

@@ -19,7 +19,9 @@ from model.engine.cache import KVCache
 from model.errors import UserError
 
 NAME = "packed_rows"
-GROUPED_ROWS = 64  # up to here queries of a group are folded into rows (no copy of keys); above, the mask would be large
+# Up to here queries of a group are folded into rows (no copy of keys); above, the mask would be large. On a GPU always:
+# a masked enable_gqa has only the kernel there that writes all scores out, 1 GB for 512 rows at 15,000 positions.
+GROUPED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def packed_rows(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor,
         rows = slice(row, row + len(segment.tokens))
         row = rows.stop
         keys, values = step.cache.write(module.layer_idx, segment.slot, segment.start, key[0, :, rows], value[0, :, rows])
-        folded = len(segment.tokens) <= GROUPED_ROWS
+        folded = len(segment.tokens) <= GROUPED_ROWS or query.is_cuda
         mask = step.mask(index, groups if folded else 1, sliding_window)
         if mask is not None and mask.device != keys.device:
             mask = mask.to(keys.device)  # layers on another GPU than the first

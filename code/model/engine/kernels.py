@@ -31,13 +31,13 @@ def _fold(query, keys, values, allowed, scaling, best, total, weighted, PRECISIO
     return higher, total, weighted
 
 
-@triton.jit
-def _attend_piece(query, key, value, cached_keys, cached_values, start_at, mask, partial, logsum, rows, new_rows,
+@triton.jit(do_not_specialize=["rows", "new_rows", "pieces"])
+def _attend_piece(query, key, value, cached_keys, cached_values, start_at, mask, partial, logsum, rows, new_rows, pieces,
                   scaling, q_row, q_head, k_row, k_head, v_row, v_head, c_row, c_head, HEADS: tl.constexpr,
                   GROUPS: tl.constexpr, DIM: tl.constexpr, TILE_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                  PIECES: tl.constexpr, STORE: tl.constexpr, PRECISION: tl.constexpr):
+                  STORE: tl.constexpr, PRECISION: tl.constexpr):
     head, piece, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    start = tl.load(start_at)
+    start = tl.load(start_at).to(tl.int32)  # both loops must count in one type
     pair = tile * TILE_M + tl.arange(0, TILE_M)
     row, own_head = pair // GROUPS, head * GROUPS + pair % GROUPS
     dim, live = tl.arange(0, DIM), pair // GROUPS < rows
@@ -45,8 +45,8 @@ def _attend_piece(query, key, value, cached_keys, cached_values, start_at, mask,
     best = tl.full([TILE_M], float("-inf"), tl.float32)
     total = tl.zeros([TILE_M], tl.float32)
     weighted = tl.zeros([TILE_M, DIM], tl.float32)
-    if piece < PIECES:
-        span = tl.cdiv(tl.cdiv(start, PIECES), BLOCK_N) * BLOCK_N
+    if piece < pieces:
+        span = tl.cdiv(tl.cdiv(start, pieces), BLOCK_N) * BLOCK_N
         low = piece * span
         high = tl.minimum(low + span, start)
         for at in range(low, high, BLOCK_N):
@@ -96,18 +96,20 @@ def attend(query_THD: torch.Tensor, key_NKD: torch.Tensor, value_NKD: torch.Tens
     rows, heads, dim = query_THD.shape
     new_rows, kv_heads, _ = key_NKD.shape
     groups = heads // kv_heads
-    tile = min(TILE, max(16, triton.next_power_of_2(rows * groups)))  # tensor cores want at least 16 rows
+    wide = query_THD.dtype == torch.float32  # twice the bytes, no tensor cores: a small tile keeps it in registers
+    tile = 16 if wide else min(TILE, max(16, triton.next_power_of_2(rows * groups)))  # tensor cores want 16 rows
     tiles = triton.cdiv(rows * groups, tile)
     pieces = min(64, max(1, PROGRAMS_PER_PROCESSOR * processors // (kv_heads * tiles)))
     partial = torch.empty(pieces + 1, rows, heads, dim, device=query_THD.device, dtype=torch.float32)
     logsum = torch.empty(pieces + 1, rows, heads, device=query_THD.device, dtype=torch.float32)
+    # blocks of keys and values on their way, as many as let two programs share a multiprocessor's memory
+    stages = 1 if wide or not store else 2 if tile == TILE else 3
     out = torch.empty(rows, heads, dim, device=query_THD.device, dtype=query_THD.dtype)
     strides = [n for x in (query_THD, key_NKD, value_NKD) for n in x.stride()[:2]]
-    exact = "ieee" if query_THD.dtype == torch.float32 else "tf32"
     _attend_piece[kv_heads, pieces + 1, tiles](
         query_THD, key_NKD, value_NKD, cache[0], cache[1], start, mask_TN.view(torch.uint8), partial, logsum, rows,
-        new_rows, scaling, *strides, cache.stride(1), cache.stride(2), heads, groups, dim, tile, BLOCK, pieces, store,
-        exact, num_warps=4, num_stages=3)
+        new_rows, pieces, scaling, *strides, cache.stride(1), cache.stride(2), heads, groups, dim, tile, BLOCK, store,
+        "ieee" if wide else "tf32", num_warps=4, num_stages=stages)
     _merge[(rows * heads,)](partial, logsum, out, rows * heads, pieces, triton.next_power_of_2(pieces + 1), dim)
     return out
 

@@ -9,11 +9,14 @@ Shapes: B rows of a bucket, V vocabulary, A captured layers, H hidden size.
 """
 
 import contextlib
+import functools
+import gc
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from model.engine.tree_attention import tree_attention
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 MOST_ROWS = BUCKETS[-1]  # a cache keeps so many rows free behind the last usable one: a bucket's unused rows fall there
 MOVES = 32  # the longest accepted path a graph moves: 5 MB for Qwen3-8B, one thousandth of a step; longer ones are rare
+T = TypeVar("T")
 KV = "kv_rows"  # the buffer by which an attention module knows its part of the cache
 
 
@@ -119,6 +123,8 @@ def fuse(model: PreTrainedModel) -> None:
     Parts, not layers: hooks on layers stay outside, and one compilation of seconds serves them all. What fuses is the
     norms, the rotary embedding and the gate: 45 launches a layer become about 16.
     """
+    # one code object serves every model of a class, so a target, its draft model and new caches share the limit
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for layer in model.get_decoder().layers:
         for part in layer.children():
             part.compile()
@@ -131,18 +137,42 @@ def uncompiled() -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager")
 
 
-def capture(body, pool: object = None) -> tuple[torch.cuda.CUDAGraph, object]:
-    """A CUDA graph of `body()` and what it returned; run before on a side stream, as capturing asks for."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # compiles kernels, creates handles
-            body()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        result = body()
+@functools.cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all captures of a device: each new one would keep a workspace of the matrix library."""
+    return torch.cuda.Stream(device)
+
+
+def capture(body: Callable[[], T], device: torch.device, pool: object = None) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of `body()` and what it returned; run twice before, as capturing asks for.
+
+    Raises what `body` raised; the current stream is then what it was before.
+    """
+    before, stream, graph = torch.cuda.current_stream(device), capture_stream(device), torch.cuda.CUDAGraph()
+    stream.wait_stream(before)
+    collecting = gc.isenabled()
+    gc.disable()  # memory freed by a collection would end the capture
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compiles kernels, creates handles
+                body()
+        before.wait_stream(stream)
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            result = body()
+    except Exception as error:
+        torch.cuda.set_stream(before)
+        torch.cuda.synchronize(device)
+        raise error.__context__ or error from None  # ending a broken capture raises an error of its own
+    finally:
+        if collecting:
+            gc.enable()
     return graph, result
+
+
+def forget_caches(model: PreTrainedModel) -> None:
+    """Let go of the cache that the attention modules hold, before a larger one is allocated."""
+    for module in model.modules():
+        module._buffers.pop(KV, None)
 
 
 class StaticForward:
@@ -184,7 +214,7 @@ class StaticForward:
         self._inputs.send()
         begun, new = time.perf_counter(), key not in self._graphs
         if new:
-            self._graphs[key] = capture(lambda: self._body(key), self._pool) if self._captured else (None, None)
+            self._graphs[key] = self._capture(key) if self._captured else (None, None)
         graph, outputs = self._graphs[key]
         if graph is None:
             outputs = self._body(key)
@@ -208,6 +238,13 @@ class StaticForward:
         if self._moves:
             self._cache.keep(self._slot, *self._moves)
             self._moves = None
+
+    def _capture(self, key: Key) -> tuple[torch.cuda.CUDAGraph, Outputs]:
+        return capture(lambda: self._body(key), self._cache.data.device, self._pool)
+
+    def stored(self, start: int, rows: int) -> torch.Tensor:
+        """The cached keys and values [layer, 2, rows, K, D] from row `start` on."""
+        return self._cache.data[:, :, self._slot, start:start + rows]
 
     def _fill(self, rows: int, segment: Segment, choice: Choice) -> None:
         self._inputs.wait()

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from model.engine.attention import GROUPED_ROWS, NAME, Segment, Step
 from model.engine.cache import KVCache
 from model.engine.graphs import Graphs
-from model.engine.static import BUCKETS, MOST_ROWS, Choice, StaticForward, bucket, uncompiled
+from model.engine.static import BUCKETS, MOST_ROWS, Choice, Outputs, StaticForward, bucket, forget_caches, uncompiled
 from model.errors import UserError
 
 Engine = Literal["auto", "eager", "graph", "compile"]
@@ -26,6 +26,7 @@ ENGINES: tuple[Engine, ...] = ("auto", "eager", "graph", "compile")
 # How far logits of a recorded forward may be from the eager one's, relative to the largest: bf16 keeps 8 bits, and
 # fused operations round at other places
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+PROBE = 300  # cached rows behind which new graphs are compared
 GROWTH = 4096  # positions: on a GPU every new cache means new graphs
 
 
@@ -56,6 +57,10 @@ class Target:
         self.kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
         self.groups = heads // self.kv_heads
         self._refuse()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # streams, events and graphs belong to the current device
+            # cuDNN's attention builds a plan of tens of milliseconds for every new length: for each step of an eager run
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self.engine = self._chosen(engine)
         """The engine in use; a recorded one that fails falls back to the next simpler."""
         self.graphs = Graphs(model) if self.engine == "graph" and self.device.type == "cpu" else None
@@ -68,6 +73,7 @@ class Target:
             return
         head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.cache, self.static = None, None  # free before allocating anew
+        forget_caches(self.model)
         step = GROWTH if self._static else 256
         rounded = (positions + self._spare + step - 1) // step * step
         devices = [next(layer.parameters()).device for layer in self.layers]
@@ -152,16 +158,19 @@ class Target:
         else:
             self.cache.keep(slot, start, path)
 
+    @torch.inference_mode()
     def prepare(self, nodes: int, feature_layers: tuple[int, ...] = (), topk: int = 0, sampled: bool = False) -> bool:
         """Record every graph that drafts of up to `nodes` nodes may need, so that none is recorded while timing.
 
         False where nothing is recorded ahead: eagerly, or on a CPU.
         """
+        start = min(PROBE, self.room - MOST_ROWS)
         for rows in reversed([b for b in BUCKETS if b <= bucket(min(nodes, MOST_ROWS))]):  # largest first: memory is shared
             if not self.static:
                 return False
+            self.cache.data[:, :, 0, :start].normal_()  # what a graph is compared on should look like data
             choice = Choice(1.0, [0] * rows) if sampled else Choice()
-            segment = Segment(0, 1, [0] * rows, range(1, 1 + rows))
+            segment = Segment(0, start, [0] * rows, range(start, start + rows))
             self.forward([segment], feature_layers=feature_layers, choice=choice, topk=topk)
         return True
 
@@ -177,12 +186,24 @@ class Target:
         except Exception as error:  # Triton, Inductor and CUDA each raise types of their own
             return self._simpler(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
                                  segments, feature_layers, choice, topk)
-        if not known:
-            eager = self._eager(Step(self.cache, segments, self.dtype, self.device), False, feature_layers)
-            difference = ((eager.logits - outputs.logits).abs().max() / eager.logits.abs().max()).item()
-            if not difference <= TOLERANCE[self.dtype]:
-                return self._simpler(f"logits differ by {difference:.1%}", segments, feature_layers, choice, topk)
+        if not known and (wrong := self._differs(segment, outputs, feature_layers)):
+            return self._simpler(wrong, segments, feature_layers, choice, topk)
         return Output(outputs.logits, outputs.features, outputs.picked)
+
+    def _differs(self, segment: Segment, outputs: Outputs, feature_layers: tuple[int, ...]) -> str:
+        """What of a new graph's results is not the eager forward's: logits, features, cached rows, picks; or nothing."""
+        rows = self.static.stored(segment.start, len(segment.tokens))
+        cached = rows.clone()
+        eager = self._eager(Step(self.cache, [segment], self.dtype, self.device), False, feature_layers)
+        pairs = {"logits": (outputs.logits, eager.logits), "cached rows": (cached, rows),
+                 "features": (outputs.features, eager.features)}
+        for what, (mine, theirs) in pairs.items():
+            if mine is not None:
+                difference = ((mine - theirs).abs().max() / theirs.abs().max()).item()
+                if not difference <= TOLERANCE[self.dtype]:
+                    return f"{what} differ by {difference:.1%}"
+        picked = torch.equal(outputs.picked[:, 0], outputs.logits.argmax(-1))
+        return "" if picked else "picked tokens are not the logits' largest"
 
     def _simpler(self, why: str, segments: list[Segment], feature_layers: tuple[int, ...], choice: Choice, topk: int,
                  ) -> Output | None:
