@@ -99,16 +99,18 @@ def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, t
 
 def test_a_killed_driver_resumes(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--answer-file", str(path), "--workers", "2"]
+    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--question-end", "40", "--answer-file", str(path),
+               "--workers", "2"]
     driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 240
     while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    assert essence(path)
+    assert 0 < len(essence(path)) < 80
     subprocess.run(command, cwd=CODE, check=True, capture_output=True)
-    assert essence(path) == alone
+    whole = essence(path)
+    assert len(whole) == 80 and [k for k in whole if k in alone] == alone
 
 
 def _remove_when_answering(cluster, node, path: Path, removed: list[int]) -> None:
@@ -167,7 +169,8 @@ def _start(self, kind, original):
 
 def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--answer-file", str(path), "--workers", "2"]
+    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--question-end", "40", "--answer-file", str(path),
+               "--workers", "2"]
     driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 240
     while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
@@ -177,9 +180,10 @@ def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     assert driver.returncode == 130 and "Traceback" not in said and "same command" in said
     assert not _workers()
     kept = essence(path)
-    assert kept and all(k in alone for k in kept)
+    assert kept
     subprocess.run(command, cwd=CODE, check=True, capture_output=True)
-    assert essence(path) == alone
+    whole = essence(path)
+    assert len(whole) == 80 and all(k in whole for k in kept) and [k for k in whole if k in alone] == alone
 
 
 def test_without_ray_one_clear_line(monkeypatch, capsys):

@@ -19,6 +19,7 @@ from model.engine.attention import GROUPED_ROWS, NAME, Segment, Step
 from model.engine.cache import KVCache
 from model.engine.graphs import Graphs
 from model.engine.static import BUCKETS, MOST_ROWS, Choice, Outputs, StaticForward, bucket, forget_caches, uncompiled
+from model.engine.tree_attention import uses_kernel
 from model.errors import UserError
 
 Engine = Literal["auto", "eager", "graph", "compile"]
@@ -56,6 +57,7 @@ class Target:
         heads = self.config.num_attention_heads
         self.kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
         self.groups = heads // self.kv_heads
+        self.head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
         self._refuse()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # streams, events and graphs belong to the current device
@@ -71,13 +73,12 @@ class Target:
         """Make room for `positions` rows in each of `slots`; the old cache is kept where it is large enough."""
         if self.cache and self.room >= positions and self.cache.slots >= slots:
             return
-        head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.cache, self.static = None, None  # free before allocating anew
         forget_caches(self.model)
         step = GROWTH if self._static else 256
         rounded = (positions + self._spare + step - 1) // step * step
         devices = [next(layer.parameters()).device for layer in self.layers]
-        self.cache = KVCache(devices, slots, rounded, self.kv_heads, head_dim, self.dtype)
+        self.cache = KVCache(devices, slots, rounded, self.kv_heads, self.head_dim, self.dtype)
         if self._static:
             self.static = StaticForward(self.model, self.cache, fused=self.engine == "compile")
 
@@ -98,11 +99,11 @@ class Target:
         """What can run here: recording is for full attention on one device, fusing for a GPU."""
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         windowed = kinds != {"full_attention"} or (getattr(self.config, "sliding_window", None) or 0) > 0
-        if engine == "eager" or windowed or len({p.device for p in self.model.parameters()}) > 1:
+        cuda, devices = self.device.type == "cuda", {p.device for p in self.model.parameters()}
+        # without the kernel a graph would attend the whole cache in every step, whatever the text's length
+        if windowed or len(devices) > 1 or (cuda and not uses_kernel(self.device, self.head_dim)):
             return "eager"
-        if engine == "compile" or self.device.type == "cpu":
-            return "graph" if engine == "auto" else engine
-        return "compile" if engine == "auto" else engine
+        return ("compile" if cuda else "graph") if engine == "auto" else engine
 
     def _refuse(self) -> None:
         """Models whose text would depend on how many rows are run at once, or whose layers keep another state."""

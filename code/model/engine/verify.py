@@ -156,7 +156,8 @@ def verify(target: Target, work: list[tuple["Sequence", Draft]], needs: Needs,
         draft.validate(needs.max_nodes, target.vocab_size)
         depths.append(draft.depths())
     segments = [segment_of(s, d, depth) for (s, d), depth in zip(work, depths)]
-    output = target.forward(segments, feature_layers=needs.feature_layers, choice=_choice(work, depths), topk=needs.topk)
+    choice = _choice(work, depths) if target.static else None
+    output = target.forward(segments, feature_layers=needs.feature_layers, choice=choice, topk=needs.topk)
     meanwhile()
     reads = _read(output, work, depths, needs.topk)
     read_at = perf_counter()
