@@ -171,7 +171,8 @@ def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     path = tmp_path / "r.jsonl"
     command = [sys.executable, "-m", "evaluation.inference", *RUN, "--question-end", "40", "--answer-file", str(path),
                "--workers", "2"]
-    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs inherit that it is ignored
+    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     deadline = time.time() + 240
     while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
         time.sleep(0.02)
