@@ -176,6 +176,16 @@ def test_the_whole_draft_at_once_is_the_draft_by_levels(rows, k, artefacts, targ
     torch.testing.assert_close(states[0].cache[:, :states[0].stable], states[1].cache[:, :states[0].stable])
 
 
+def test_preparing_one_bucket_that_is_given_up_prepares_nothing(monkeypatch):
+    """Vanilla has one bucket: the engine may fall back in the only round."""
+    target = static_target(qwen3(layers=2))
+    target.reserve(300)
+    monkeypatch.setattr(StaticForward, "_body", lambda self, key: 1 / 0)
+    with pytest.warns(UserWarning, match="going on with 'eager'"):
+        assert not target.prepare(1)
+    assert target.engine == "eager"
+
+
 def test_a_draft_that_cannot_be_recorded_is_drafted_level_by_level(monkeypatch, artefacts, target):
     drafters = [draft.load("eagle3", target, artefacts["eagle3"]) for _ in range(3)]
     request = Request(PROMPT, 40)

@@ -173,7 +173,7 @@ class Target:
             choice = Choice(1.0, [0] * rows) if sampled else Choice()
             segment = Segment(0, start, [0] * rows, range(start, start + rows))
             self.forward([segment], feature_layers=feature_layers, choice=choice, topk=topk)
-        return True
+        return self.static is not None
 
     def _recorded(self, segments: list[Segment], feature_layers: tuple[int, ...], choice: Choice, topk: int) -> Output | None:
         """The step by a captured graph; a new one is compared with the eager forward, and given up where it differs."""
