@@ -129,7 +129,7 @@ def prepared(target: Target, positions: int, nodes: int, report: Report) -> None
         report.say(f"engine {target.engine}: graphs of up to {nodes} nodes in {target.static.seconds:.0f} s")
 
 
-def verify_curves(report: Report, args: argparse.Namespace, target: Target, bandwidth: float, rows: list[list[str]]) -> None:
+def verify_curves(args: argparse.Namespace, target: Target, bandwidth: float, rows: list[list[str]]) -> None:
     """Milliseconds of verifying n nodes, in vanilla steps, and vanilla's share of the roofline."""
     for context in args.contexts:
         seconds = [verify_seconds(target, n, context, args.repeats) for n in NODES]
@@ -241,7 +241,7 @@ def curves_of(report: Report, args: argparse.Namespace, engines: list[str], band
     for engine in engines:
         target = random_target(args.shape, args.device, args.dtype, engine)
         prepared(target, positions, max(NODES), report)
-        verify_curves(report, args, target, bandwidth, rows)
+        verify_curves(args, target, bandwidth, rows)
         if engine != "eager" and args.device.startswith("cuda"):
             busy = device_seconds(target, args.contexts[0], args.repeats)
             wall = verify_seconds(target, 1, args.contexts[0], args.repeats)

@@ -118,7 +118,7 @@ class Setting:
         return [verdicts.compare(f"vanilla, repeat {i + 1}", f"vanilla, repeat {j + 1}", halves[i], halves[j])
                 for i in range(len(halves)) for j in range(i + 1, len(halves)) if set(halves[i]) & set(halves[j])]
 
-    def verdicts(self) -> list[verdicts.Verdict]:
+    def judged(self) -> list[verdicts.Verdict]:
         """Every pair of methods, judged against the noise where it is known."""
         return verdicts.all_pairs({m.name: m.totals for m in self.methods if m.totals}, verdicts.floor(self.noise))
 

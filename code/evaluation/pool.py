@@ -6,6 +6,7 @@ worker dies goes to another, at most twice, and is then recorded as failed.
 """
 
 import argparse
+import contextlib
 import os
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from evaluation.manifest import git_state
 from evaluation.progress import PoolProgress
 from evaluation.records import Record
 from evaluation.sharing import Sharing
+from evaluation.tables import percent
 from evaluation.tasks import DATA, Question
 from evaluation.writer import RecordWriter
 from model.errors import UserError
@@ -180,9 +182,12 @@ class Pool:
             self.busy[worker.answer.remote(question)] = (worker, question)
 
     def share_answering(self, seconds: float) -> float:
-        """Share of `seconds` that the idle workers have spent answering, all together."""
-        spent = ray.get([worker.seconds.remote() for worker in self.idle])
-        return sum(spent) / max(1e-9, len(spent) * seconds)
+        """Share of `seconds` that the workers still there have spent answering, all together; NaN where none is."""
+        spent = []
+        for future in [worker.seconds.remote() for worker in self.idle]:
+            with contextlib.suppress(RayError):  # lost since its last question, which is written
+                spent.append(ray.get(future))
+        return sum(spent) / (len(spent) * seconds) if spent else float("nan")
 
     def _take(self, future: Any, pending: deque, writer: RecordWriter, progress: PoolProgress) -> None:
         worker, question = self.busy.pop(future)
@@ -268,7 +273,7 @@ def run_pool(args: argparse.Namespace, argv: list[str], questions: list[Question
             finally:
                 progress.close()
             if todo:
-                print(f"workers spent {pool.share_answering(time.perf_counter() - begun):.1%} of the run answering")
+                print(f"workers spent {percent(pool.share_answering(time.perf_counter() - begun))} of the run answering")
     finally:
         ray.shutdown()
     print(f"records: {path}")

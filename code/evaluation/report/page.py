@@ -108,7 +108,7 @@ def time_table(setting: Setting) -> tuple[list[str], list[list[str]]]:
 def verdict_table(setting: Setting) -> tuple[list[str], list[list[str]]]:
     """Every pair of methods, vanilla against itself first."""
     rows = [[v.a, v.b, f"{number(v.ratio)} [{number(v.low)}, {number(v.high)}]", text, percent(v.could_show)]
-            for v, text in [*((n, "the noise") for n in setting.noise), *((v, v.text) for v in setting.verdicts())]]
+            for v, text in [*((n, "the noise") for n in setting.noise), *((v, v.text) for v in setting.judged())]]
     return ["a", "b", "a / b [95 %]", "verdict", "could show"], rows
 
 

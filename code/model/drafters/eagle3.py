@@ -69,15 +69,15 @@ class Eagle3(Drafter):
         """Record the whole draft as graphs; where that fails it is drafted level by level, and this is said."""
         c = self.config
         self._whole = StaticDraft(self.state, c.top_k, c.depth, c.total_token - 1)
+        why = "as recorded is another than level by level"
         try:
             self._static = self._whole.prepare()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Triton and CUDA raise types of their own
-            self._static = False
-            warnings.warn(f"EAGLE-3's draft cannot be recorded here ({type(error).__name__}: {error})", stacklevel=2)
+            self._static, why = False, f"cannot be recorded here ({type(error).__name__}: {error})"
         if not self._static:
-            warnings.warn("EAGLE-3 drafts level by level: its recorded draft does not work here", stacklevel=2)
+            warnings.warn(f"EAGLE-3's draft {why}; it is drafted level by level", stacklevel=2)
             self._whole = None
         self.state.reset()
 
@@ -125,6 +125,5 @@ def build(config: Config, host: Target) -> Drafter:
     head = load_head(path, host.config, host.vocab_size).to(host.device, host.dtype)
     own = head.config.own_embeddings
     embedding = head.embed_tokens.weight if own else host.model.get_input_embeddings().weight
-    top_k = min(config.top_k, head.config.draft_vocab)
     static = host.device.type == "cuda" and host.engine != "eager"
-    return Eagle3(dataclasses.replace(config, top_k=top_k), head, embedding, static)
+    return Eagle3(config, head, embedding, static)

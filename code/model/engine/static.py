@@ -29,6 +29,7 @@ from model.engine.tree_attention import tree_attention
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 MOST_ROWS = BUCKETS[-1]  # a cache keeps so many rows free behind the last usable one: a bucket's unused rows fall there
+SLOT = 0  # the cache slot that graphs serve: one sequence at a time
 MOVES = 32  # the longest accepted path a graph moves: 5 MB for Qwen3-8B, one thousandth of a step; longer ones are rare
 T = TypeVar("T")
 KV = "kv_rows"  # the buffer by which an attention module knows its part of the cache
@@ -178,8 +179,8 @@ def forget_caches(model: PreTrainedModel) -> None:
 class StaticForward:
     """The forwards of one model over one cache slot."""
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache, fused: bool = False, slot: int = 0) -> None:
-        self._model, self._cache, self._slot, self._fused = model, cache, slot, fused
+    def __init__(self, model: PreTrainedModel, cache: KVCache, fused: bool = False) -> None:
+        self._model, self._cache, self._fused = model, cache, fused
         if fused:
             fuse(model)
         device = cache.data.device
@@ -194,11 +195,11 @@ class StaticForward:
         """Spent on steps of a new kind: compiling and capturing."""
         for module in model.modules():
             if hasattr(module, "layer_idx") and hasattr(module, "scaling"):
-                module.register_buffer(KV, cache.data[module.layer_idx][:, slot], persistent=False)
+                module.register_buffer(KV, cache.data[module.layer_idx][:, SLOT], persistent=False)
 
     def takes(self, segments: list[Segment]) -> bool:
         """One sequence in the captured slot, of no more rows than the largest bucket."""
-        return len(segments) == 1 and segments[0].slot == self._slot and len(segments[0].tokens) <= MOST_ROWS
+        return len(segments) == 1 and segments[0].slot == SLOT and len(segments[0].tokens) <= MOST_ROWS
 
     def key(self, segment: Segment, choice: Choice, features: tuple[int, ...], topk: int) -> Key:
         return Key(bucket(len(segment.tokens)), features, topk, choice.keys is not None)
@@ -236,7 +237,7 @@ class StaticForward:
     def flush(self) -> None:
         """Move now what the next step would have moved; also before anything else uses the cache."""
         if self._moves:
-            self._cache.keep(self._slot, *self._moves)
+            self._cache.keep(SLOT, *self._moves)
             self._moves = None
 
     def _capture(self, key: Key) -> tuple[torch.cuda.CUDAGraph, Outputs]:
@@ -244,7 +245,7 @@ class StaticForward:
 
     def stored(self, start: int, rows: int) -> torch.Tensor:
         """The cached keys and values [layer, 2, rows, K, D] from row `start` on."""
-        return self._cache.data[:, :, self._slot, start:start + rows]
+        return self._cache.data[:, :, SLOT, start:start + rows]
 
     def _fill(self, rows: int, segment: Segment, choice: Choice) -> None:
         self._inputs.wait()
@@ -278,7 +279,7 @@ class StaticForward:
 
     def _move(self, given: dict[str, torch.Tensor]) -> None:
         """The accepted rows, copied out and then in: source and destination overlap."""
-        cached = self._cache.data[:, :, self._slot]
+        cached = self._cache.data[:, :, SLOT]
         rows = cached.index_select(2, given["moved_to"] + given["moves"])
         cached.index_copy_(2, given["moved_to"] + self._order, rows)
 

@@ -18,7 +18,17 @@ from transformers import PreTrainedModel
 from model.engine.attention import GROUPED_ROWS, NAME, Segment, Step
 from model.engine.cache import KVCache
 from model.engine.graphs import Graphs
-from model.engine.static import BUCKETS, MOST_ROWS, Choice, Outputs, StaticForward, bucket, forget_caches, uncompiled
+from model.engine.static import (
+    BUCKETS,
+    MOST_ROWS,
+    SLOT,
+    Choice,
+    Outputs,
+    StaticForward,
+    bucket,
+    forget_caches,
+    uncompiled,
+)
 from model.engine.tree_attention import uses_kernel
 from model.errors import UserError
 
@@ -154,7 +164,7 @@ class Target:
 
     def keep(self, slot: int, start: int, path: list[int]) -> None:
         """Keep the accepted rows `start + path` of a step as rows `start...`."""
-        if self.static and slot == 0:
+        if self.static and slot == SLOT:
             self.static.keep(start, path)
         else:
             self.cache.keep(slot, start, path)
@@ -169,9 +179,9 @@ class Target:
         for rows in reversed([b for b in BUCKETS if b <= bucket(min(nodes, MOST_ROWS))]):  # largest first: memory is shared
             if not self.static:
                 return False
-            self.cache.data[:, :, 0, :start].normal_()  # what a graph is compared on should look like data
+            self.cache.data[:, :, SLOT, :start].normal_()  # what a graph is compared on should look like data
             choice = Choice(1.0, [0] * rows) if sampled else Choice()
-            segment = Segment(0, start, [0] * rows, range(start, start + rows))
+            segment = Segment(SLOT, start, [0] * rows, range(start, start + rows))
             self.forward([segment], feature_layers=feature_layers, choice=choice, topk=topk)
         return self.static is not None
 
