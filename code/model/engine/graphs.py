@@ -66,7 +66,7 @@ class _Forward(torch.nn.Module):
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, cache: torch.Tensor, slot: torch.Tensor,
                 start: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         step = RecordedStep(cache, slot, start, mask)
-        logits = self.model(input_ids=ids, position_ids=positions, use_cache=False, past_key_values=None, step=step).logits[0]
+        logits = self.model(input_ids=ids, position_ids=positions, use_cache=False, step=step).logits[0]
         if not self.feature_layers:
             return (logits,)
         return logits, torch.cat([step.features[i] for i in self.feature_layers], dim=-1)

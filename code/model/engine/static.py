@@ -273,7 +273,7 @@ class StaticForward:
         step = StaticStep(given["start"], mask)
         with contextlib.nullcontext() if self._fused else uncompiled():
             logits = self._model(input_ids=given["ids"][None, :rows], position_ids=given["positions"][None, :rows],
-                                 use_cache=False, past_key_values=None, step=step).logits[0]
+                                 use_cache=False, step=step).logits[0]
         features = torch.cat([step.features[i] for i in key.features], dim=-1) if key.features else None
         return Outputs(logits, self._pick(key, logits, given), features)
 

@@ -230,7 +230,7 @@ class Target:
         ids = torch.tensor([[t for s in segments for t in s.tokens]], device=self.device)
         positions = torch.tensor([[p for s in segments for p in s.positions]], device=self.device)
         with uncompiled():
-            logits = self.model(input_ids=ids, position_ids=positions, use_cache=False, past_key_values=None,
+            logits = self.model(input_ids=ids, position_ids=positions, use_cache=False,
                                 logits_to_keep=1 if last_only else 0, step=step).logits[0]
         features = None
         if feature_layers:
