@@ -1,5 +1,6 @@
 """The forward with its lengths on the device, as a GPU captures it: the same texts, trees and noise as the reference."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -73,6 +74,11 @@ def test_nothing_of_a_step_is_kept_that_the_next_one_overwrites(method, monkeypa
     still, request = static_target(qwen3()), Request(PROMPT, 60)
     a, b = (generate(t, draft.load(method, t, artefacts.get(method, {})), request) for t in (target, still))
     assert (a.output_ids, a.accept_lengths) == (b.output_ids, b.accept_lengths)
+    drafter, seen = draft.load(method, still, artefacts.get(method, {})), []
+    learn = drafter.observe
+    monkeypatch.setattr(drafter, "observe", lambda out: (seen.append((out.features, copy.deepcopy(out.features))), learn(out)))
+    generate(still, drafter, request)
+    assert all(kept is None or torch.equal(kept, then) for kept, then in seen)
 
 
 @pytest.mark.parametrize("top", ({"top_k": 5}, {"top_p": 0.7}))
