@@ -1,1 +1,3 @@
-"""The harness: questions, paradigms, records and what is read off them. `model` does the decoding."""
+"""The harness: questions in, records out, and what records say. Joins to `model` in `running`."""
+
+__version__ = "0.2.0"

@@ -3,53 +3,96 @@
     python -m evaluation.estimate --model-path Qwen/Qwen3-8B --bandwidth 3.35
 
 memory    1.1 x (weights + positions x cache bytes a token)
-step      (weights - unread input embedding + mean context x cache bytes a token) / (share x bandwidth)
+step      (weights - unread input embedding + mean context x cache bytes a token)
+          / (share x bandwidth)
 duration  generations x tokens x step / speed-up
 """
 
+from __future__ import annotations
+
 import argparse
 
-from evaluation.cli import Parser
-from evaluation.errors import guarded
-from evaluation.tables import FORMATS, render
+from evaluation.command import Parser, run_command, summary
+from evaluation.report.formatting import FORMATS, Table
 from model import checkpoint
 from model.checkpoint import DTYPES
 from model.memory import Footprint, footprint
 
+PROMPT_POSITIONS = 2048
+GENERATIONS = {"multi-round (h)": 2, "best of 4 (h)": 4}
+"""Of a question, by paradigm."""
+HEADER = (
+    "model",
+    "weights (GB)",
+    "memory (GB)",
+    "cache (kB/token)",
+    "step (ms)",
+    *GENERATIONS,
+)
 
-def parser() -> argparse.ArgumentParser:
-    flags = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    flags.add_argument("--model-path", nargs="+", required=True, help="checkpoint folders or hub ids (only config.json is read)")
-    flags.add_argument("--dtype", default="bfloat16", choices=tuple(DTYPES))
-    flags.add_argument("--max-new-tokens", type=int, default=15_000)
-    flags.add_argument("--tokens", type=int, default=8_000, help="mean tokens of a generation")
-    flags.add_argument("--questions", type=int, default=120)
-    flags.add_argument("--bandwidth", type=float, default=3.35, help="memory bandwidth in TB/s (H100 SXM 3.35, H200 4.8)")
-    flags.add_argument("--share", type=float, default=0.4, help="share of it that a step reaches (eager loops 0.3 to 0.5)")
-    flags.add_argument("--format", choices=tuple(FORMATS), default="markdown")
-    flags.add_argument("--speed-up", type=float, default=1.0, help="of the method over vanilla")
-    return flags
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=summary(__doc__), formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--model-path",
+        nargs="+",
+        required=True,
+        help="checkpoint folders or hub ids (only config.json is read)",
+    )
+    parser.add_argument("--dtype", default="bfloat16", choices=tuple(DTYPES))
+    parser.add_argument("--max-new-tokens", type=int, default=15_000)
+    parser.add_argument("--tokens", type=int, default=8_000, help="mean tokens of a generation")
+    parser.add_argument("--questions", type=int, default=120)
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=3.35,
+        help="memory bandwidth in TB/s (H100 SXM 3.35, H200 4.8)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.4,
+        help="share of it that a step reaches (eager loops 0.3 to 0.5)",
+    )
+    parser.add_argument("--format", choices=tuple(FORMATS), default="markdown")
+    parser.add_argument("--speed-up", type=float, default=1.0, help="of the method over vanilla")
+    return parser
 
 
 def row(name: str, size: Footprint, args: argparse.Namespace) -> list[str]:
-    """One model's line: memory, step, and hours of each setting."""
-    context = args.tokens / 2
-    step = size.step_bytes(context) / (args.share * args.bandwidth * 1e12)
-    hours = [args.questions * n * args.tokens * step / args.speed_up / 3600 for n in (2, 4)]
-    return [name, f"{size.weights / 1e9:.1f}", f"{size.total(args.max_new_tokens + 2048) / 1e9:.1f}", f"{size.token / 1e3:.0f}",
-            f"{1e3 * step:.1f}", *(f"{h:.1f}" for h in hours)]
+    """One model's line: memory, step, and hours of each paradigm."""
+    step = size.step_bytes(args.tokens / 2) / (args.share * args.bandwidth * 1e12)
+    memory = size.total(args.max_new_tokens + PROMPT_POSITIONS)
+    cells = [
+        name,
+        f"{size.weights / 1e9:.1f}",
+        f"{memory / 1e9:.1f}",
+        f"{size.token / 1e3:.0f}",
+        f"{1e3 * step:.1f}",
+    ]
+    for generations in GENERATIONS.values():
+        tokens = args.questions * generations * args.tokens
+        cells.append(f"{tokens * step / args.speed_up / 3600:.1f}")
+    return cells
 
 
 def main() -> int:
-    args = parser().parse_args()
-    rows = [row(path.rstrip("/").rsplit("/", 1)[-1], footprint(checkpoint.load_config(path), DTYPES[args.dtype]), args)
-            for path in args.model_path]
-    header = ("model", "weights (GB)", "memory (GB)", "cache (kB/token)", "step (ms)", "multi-round (h)", "best of 4 (h)")
-    print(render(header, rows, args.format))
-    print(f"\n{args.dtype}, {args.questions} questions, {args.tokens} tokens a generation, {args.share:.0%} of"
-          f" {args.bandwidth} TB/s, speed-up {args.speed_up:g}")
+    args = _parser().parse_args()
+    rows = []
+    for path in args.model_path:
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        size = footprint(checkpoint.load_config(path), DTYPES[args.dtype])
+        rows.append(row(name, size, args))
+    print(Table("", HEADER, rows).text(args.format))
+    print(
+        f"\n{args.dtype}, {args.questions} questions, {args.tokens} tokens a generation,"
+        f" {args.share:.0%} of {args.bandwidth} TB/s, speed-up {args.speed_up:g}"
+    )
     return 0
 
 
 if __name__ == "__main__":
-    guarded(main)()
+    run_command(main)()

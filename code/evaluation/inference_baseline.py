@@ -1,7 +1,15 @@
-"""Vanilla decoding, under the published launcher's name and flags; the same as `evaluation.inference --method vanilla`."""
+"""Vanilla decoding, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method vanilla`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("vanilla")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("vanilla"))()
+    run_command(main)()

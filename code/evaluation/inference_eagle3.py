@@ -1,7 +1,15 @@
-"""EAGLE-3, under the published launcher's name and flags; the same as `evaluation.inference --method eagle3`."""
+"""EAGLE-3, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method eagle3`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("eagle3", suffix="-temperature-{temperature}")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("eagle3", suffix="-temperature-{temperature}"))()
+    run_command(main)()

@@ -1,7 +1,15 @@
-"""Lookahead Decoding, under the published launcher's name and flags; the same as `evaluation.inference --method lookahead`."""
+"""Lookahead Decoding, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method lookahead`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("lookahead")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("lookahead"))()
+    run_command(main)()

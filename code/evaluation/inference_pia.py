@@ -1,7 +1,15 @@
-"""PIA, under the published launcher's name and flags; the same as `evaluation.inference --method pia`."""
+"""PIA, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method pia`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("pia")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("pia"))()
+    run_command(main)()

@@ -1,7 +1,15 @@
-"""Prompt lookup decoding, under the published launcher's name and flags; the same as `evaluation.inference --method pld`."""
+"""Prompt lookup decoding, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method pld`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("pld")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("pld"))()
+    run_command(main)()

@@ -1,7 +1,15 @@
-"""Token Recycling, under the published launcher's name and flags; the same as `evaluation.inference --method recycling`."""
+"""Token Recycling, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method recycling`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("recycling")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("recycling"))()
+    run_command(main)()

@@ -1,7 +1,15 @@
-"""REST, under the published launcher's name and flags; the same as `evaluation.inference --method rest`."""
+"""REST, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method rest`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("rest", suffix="-temperature-{temperature}-top_p-{sampling_top_p}")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("rest", suffix="-temperature-{temperature}-top_p-{sampling_top_p}"))()
+    run_command(main)()

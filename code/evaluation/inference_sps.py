@@ -1,7 +1,15 @@
-"""SpS with a draft model, under the published launcher's name and flags; the same as `evaluation.inference --method sps`."""
+"""Speculative sampling with a draft model, under the published launcher's name and flags.
 
-from evaluation.errors import guarded
+The same as `evaluation.inference --method sps`.
+"""
+
+from evaluation.command import run_command
 from evaluation.inference import main_for
 
+
+def main() -> int:
+    return main_for("sps")
+
+
 if __name__ == "__main__":
-    guarded(lambda: main_for("sps"))()
+    run_command(main)()

@@ -2,185 +2,162 @@
 
     python -m evaluation.score data/mini            (or single records files)
 
-Runs after the fact and never changes a record; verdicts go to X.scores.json beside X.jsonl.
+Runs after the fact and never changes a record; grades go to X.scores.json beside X.jsonl.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass
-from math import comb
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from evaluation import tasks
-from evaluation.boxed import last_boxed
-from evaluation.comparison import settings_of
-from evaluation.errors import guarded
-from evaluation.records import Record
-from evaluation.runs import Run, find_runs, read_run
-from evaluation.tables import FORMATS, number, percent, render
-from evaluation.tasks import Question
-from evaluation.writer import write_atomically
+from evaluation.analysis.comparison import compared
+from evaluation.analysis.scoring import Graded, ScoreResult, score_result
+from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.records.manifest import Manifest
+from evaluation.records.runs import RunFile, find_runs, read_run
+from evaluation.records.schema import Record
+from evaluation.records.writer import write_atomically
+from evaluation.report import definitions, tables
+from evaluation.report.formatting import FORMATS
+from evaluation.tasks import Question, questions_hash
 from model.errors import UserError
 
-HEADER = ("method", "n", "accuracy", "as vanilla", "by round", "by sample", "pass@k", "vote", "tokens", "s / correct",
-          "tokens / correct", "unscorable", "failed")
-DEFINITIONS = """\
-accuracy   right generations / scorable generations; an answer that is cut, empty or without a box is wrong
-as vanilla 'exact': the texts are vanilla's token for token, so accuracy must be equal (and is); else how many are
-pass@k     chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 1), k = samples
-vote       accuracy of the commonest boxed answer of a question's samples (ties: the first to appear)"""
+WITHOUT_ANSWERS = 1
+"""Records of this schema hold neither reference nor final answer."""
 
 
-def final_part(record: Record, manifest: dict[str, Any]) -> str:
-    """What follows the thinking: all of it in a family without markers, nothing where the thinking never ended.
+@dataclass
+class Grader:
+    """Grades a run by its task's own rule; equal answers to a question are graded once.
 
-    The marker's id decides, since a template may open the thinking in the prompt.
+    Records hold the reference answer. Those of an older schema do not: their question file is read
+    again, and must be the one they were made from.
     """
-    if manifest.get("end_think_id") is None:
-        return record.text
-    return record.text.rsplit(manifest["end_think"], 1)[-1] if manifest["end_think_id"] in record.output_ids else ""
 
+    run: RunFile
+    _grades: dict[tuple[str, str], bool | None] = field(default_factory=dict)
 
-@dataclass(frozen=True)
-class Verdict:
-    """A generation with its verdict: None where the question has no reference answer; `final` follows the thinking."""
+    def __post_init__(self) -> None:
+        settings = self.run.manifest.settings
+        if "bench" not in settings:
+            raise UserError(
+                f"{self.run.path} has no manifest beside it, so its questions are not known"
+            )
+        self.task = tasks.find(settings["bench"], settings.get("question_file"))
+        self._questions: dict[str, Question] = {}
+        if any(record.schema == WITHOUT_ANSWERS for record in self.run.records):
+            self._questions = questions_of(self.run)
 
-    record: Record
-    final: str
-    right: bool | None
+    def grade(self) -> list[Graded]:
+        """Every generation that has numbers."""
+        return [self._graded(record) for record in self.run.records if not record.failed]
 
-
-def grade(run: Run, module: ModuleType, questions: dict[str, Question]) -> list[Verdict]:
-    """Every generation that has numbers, graded by the task's own rule; equal answers are graded once."""
-    known: dict[tuple[str, str], bool | None] = {}
-    verdicts = []
-    for record in run.records:
-        if record.failed:
-            continue
-        if record.question_id not in questions:
-            raise UserError(f"{run.path}: question {record.question_id} is not in the task's questions; records and "
-                            f"question file do not belong together")
-        question, final = questions[record.question_id], final_part(record, run.manifest)
+    def _graded(self, record: Record) -> Graded:
+        question = self._question(record)
+        final = final_answer(record, self.run.manifest)
         key = (question.id, final)
-        if key not in known:
-            known[key] = module.check(final, question)
-        verdicts.append(Verdict(record, final, known[key]))
-    return verdicts
+        if key not in self._grades:
+            self._grades[key] = self.task.check(final, question)
+        return Graded(record, final, self._grades[key])
+
+    def _question(self, record: Record) -> Question:
+        if record.schema != WITHOUT_ANSWERS:
+            return Question(record.question_id, record.category, "", record.reference_answer)
+        if record.question_id not in self._questions:
+            raise UserError(
+                f"{self.run.path}: question {record.question_id} is not in the task's questions;"
+                " records and question file do not belong together"
+            )
+        return self._questions[record.question_id]
 
 
-def rate(verdicts: list[Verdict]) -> float:
-    """Share of right ones among the scorable."""
-    scored = [v.right for v in verdicts if v.right is not None]
-    return sum(scored) / len(scored) if scored else float("nan")
+def questions_of(run: RunFile) -> dict[str, Question]:
+    """The questions a run was made from, by id.
+
+    Raises UserError where its question file holds others now (by `questions_hash`).
+    """
+    manifest, settings = run.manifest, run.manifest.settings
+    _, every = tasks.load(
+        settings["bench"], settings.get("question_file"), settings.get("subset", "all")
+    )
+    count = manifest.questions or len(every)
+    # a run may have asked a slice of them
+    for begin in range(len(every) - count + 1):
+        asked = every[begin : begin + count]
+        if questions_hash(asked) == manifest.questions_hash:
+            return {question.id: question for question in asked}
+    where = settings.get("question_file") or f"the task '{settings['bench']}'"
+    raise UserError(
+        f"{run.path} was made from other questions than {where} holds now"
+        f" (questions_hash {manifest.questions_hash}); put the questions it was made from back"
+    )
 
 
-def pass_at_k(right: int, total: int, k: int) -> float:
-    """Unbiased estimate from `total` samples of which `right` are right (Chen et al. 2021)."""
-    return 1.0 if total - right < k else 1.0 - comb(total - right, k) / comb(total, k)
+def final_answer(record: Record, manifest: Manifest) -> str:
+    """What follows the thinking: all in a family without, nothing where it never ended.
+
+    For records that do not hold it the marker's id decides, since a template may open the thinking
+    in the prompt.
+    """
+    if record.schema != WITHOUT_ANSWERS:
+        return record.final_answer or ""
+    if manifest.end_think_id is None or manifest.end_think is None:
+        return record.text
+    if manifest.end_think_id not in record.output_ids:
+        return ""
+    return record.text.rsplit(manifest.end_think, 1)[-1]
 
 
-def by(verdicts: list[Verdict], field: str) -> dict[Any, list[Verdict]]:
-    groups: dict[Any, list[Verdict]] = defaultdict(list)
-    for verdict in verdicts:
-        groups[getattr(verdict.record, field)].append(verdict)
-    return dict(sorted(groups.items()))
+def score_run(run: RunFile, base: RunFile | None) -> ScoreResult:
+    """Grade one run and keep its grades beside it."""
+    graded = Grader(run).grade()
+    result = score_result(run, base, graded)
+    verdicts = [[*item.record.key, item.right] for item in graded]
+    text = json.dumps({"summary": result.as_json(), "verdicts": verdicts}) + "\n"
+    write_atomically(run.path.with_suffix(".scores.json"), text)
+    return result
 
 
-def vote(verdicts: list[Verdict]) -> bool | None:
-    """Is the commonest boxed answer right?"""
-    boxes = [last_boxed(v.final) for v in verdicts]
-    given = [b for b in boxes if b is not None]
-    if not given:
-        return False
-    winner = Counter(given).most_common(1)[0][0]
-    return verdicts[boxes.index(winner)].right
-
-
-def same_as(run: Run, base: Run | None) -> str:
-    """'exact' where every text is vanilla's, else how many are."""
-    if base is None:
-        return "-"
-    theirs = {r.key: r.output_ids for r in base.records if not r.failed}
-    mine = [r for r in run.records if not r.failed and r.key in theirs]
-    equal = sum(r.output_ids == theirs[r.key] for r in mine)
-    return "exact" if mine and equal == len(mine) else f"{equal} of {len(mine)}"
-
-
-def row(run: Run, base: Run | None, verdicts: list[Verdict]) -> dict[str, Any]:
-    """One method's scores."""
-    right = sum(v.right is True for v in verdicts)
-    per_question = by(verdicts, "question_id")
-    scorable = {q: vs for q, vs in per_question.items() if all(v.right is not None for v in vs)}
-    samples = min((len(vs) for vs in scorable.values()), default=0)
-    passed = [pass_at_k(sum(bool(v.right) for v in vs), len(vs), samples) for vs in scorable.values()]
-    votes = [vote(vs) for vs in scorable.values()]
-    seconds, tokens = (sum(getattr(v.record, f) for v in verdicts) for f in ("wall_time", "new_tokens"))
-    return {
-        "method": run.name, "setting": list(run.setting), "n": len(verdicts), "accuracy": rate(verdicts),
-        "same_as_vanilla": same_as(run, base), "rounds": {r: rate(vs) for r, vs in by(verdicts, "round").items()},
-        "samples": {s: rate(vs) for s, vs in by(verdicts, "sample").items()}, "k": samples,
-        "pass_at_k": sum(passed) / len(passed) if passed else float("nan"),
-        "vote": sum(map(bool, votes)) / len(votes) if votes else float("nan"),
-        "tokens": tokens / len(verdicts) if verdicts else float("nan"),
-        "seconds_per_correct": seconds / right if right else float("nan"),
-        "tokens_per_correct": tokens / right if right else float("nan"),
-        "unscorable": sum(v.right is None for v in verdicts), "failed": sum(r.failed for r in run.records)}
-
-
-def cells(values: dict[str, Any]) -> list[str]:
-    def several(group: dict[Any, float]) -> str:
-        return " ".join(percent(v).replace(" %", "") for v in group.values()) + " %" if len(group) > 1 else "-"
-
-    bon = values["setting"][0] == "best_of_n"
-    return [values["method"], str(values["n"]), percent(values["accuracy"]), values["same_as_vanilla"],
-            several(values["rounds"]), several(values["samples"]),
-            f"{percent(values['pass_at_k'])} (k={values['k']})" if bon else "-", percent(values["vote"]) if bon else "-",
-            number(values["tokens"], 0), number(values["seconds_per_correct"], 1), number(values["tokens_per_correct"], 0),
-            str(values["unscorable"]), str(values["failed"])]
-
-
-def questions_of(run: Run) -> tuple[ModuleType, dict[str, Question]]:
-    """The task a run was made with, from its manifest."""
-    settings = run.manifest.get("settings")
-    if not settings:
-        raise UserError(f"{run.path} has no manifest beside it, so its questions are not known")
-    module, found = tasks.load(settings["bench"], settings.get("question_file"), settings.get("subset", "all"))
-    return module, {q.id: q for q in found}
-
-
-def score_run(run: Run, base: Run | None) -> dict[str, Any]:
-    """Grade one run and keep its verdicts beside it."""
-    verdicts = grade(run, *questions_of(run))
-    values = row(run, base, verdicts)
-    keyed = [[*v.record.key, v.right] for v in verdicts]
-    write_atomically(run.path.with_suffix(".scores.json"), json.dumps({"summary": values, "verdicts": keyed}) + "\n")
-    return values
+def score_runs(runs: Sequence[RunFile], notices: list[str]) -> dict[str, list[ScoreResult]]:
+    """Every run's scores by its setting; repeats are compared with vanilla's repeats in turn."""
+    by_title: dict[str, list[ScoreResult]] = {}
+    for comparison in compared([run for run in runs if run.records], notices):
+        paradigm, temperature, _ = comparison.setting
+        results = by_title.setdefault(f"{paradigm}, temperature {temperature:g}", [])
+        for method in comparison.methods:
+            for i, run in enumerate(method.runs):
+                base = None
+                if comparison.vanilla:
+                    repeats = comparison.vanilla.runs
+                    base = repeats[min(i, len(repeats) - 1)]
+                results.append(score_run(run, base))
+    return by_title
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("files", nargs="+", help="records files, or folders of them")
+    parser = Parser(description=summary(__doc__))
+    parser.add_argument("files", nargs="+", type=Path, help="records files, or folders of them")
     parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
     args = parser.parse_args()
     notices: list[str] = []
-    runs: list[Run] = []
-    for name in args.files:
-        runs += find_runs(Path(name), notices) if Path(name).is_dir() else [read_run(Path(name), notices)]
-    if not any(r.records for r in runs):
-        raise UserError("published traces carry no settings and are not graded; score this benchmark's own records")
-    values = [score_run(run, s.vanilla and s.vanilla.runs[min(i, len(s.vanilla.runs) - 1)])
-              for s in settings_of([r for r in runs if r.records], notices) for m in s.methods for i, run in enumerate(m.runs)]
-    for notice in notices:
-        print(f"note: {notice}")
-    for setting in dict.fromkeys(tuple(v["setting"]) for v in values):
-        print(f"\n{setting[0]}, temperature {setting[1]:g}")
-        print(render(HEADER, [cells(v) for v in values if tuple(v["setting"]) == setting], args.format))
-    print("\n" + DEFINITIONS)
+    runs: list[RunFile] = []
+    for path in args.files:
+        runs += find_runs(path, notices) if path.is_dir() else [read_run(path, notices)]
+    if not any(run.records for run in runs):
+        raise UserError(
+            "published traces carry no settings and are not graded;"
+            " score this benchmark's own records"
+        )
+    by_title = score_runs(runs, notices)
+    print_notices(notices)
+    for title, results in by_title.items():
+        print(f"\n{title}\n{tables.scores(title, results).text(args.format)}")
+    print("\n" + definitions.SCORES)
     return 0
 
 
 if __name__ == "__main__":
-    guarded(main)()
+    run_command(main)()

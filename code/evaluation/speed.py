@@ -3,156 +3,182 @@
     python evaluation/speed.py --file-path METHOD.jsonl --base-path VANILLA.jsonl
     python evaluation/speed.py data/mini
 
-Reads records only; knows neither models nor drafters.
+Reads records only.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from evaluation import metrics
-from evaluation.comparison import Method, Setting, settings_of
-from evaluation.runs import Run, check_comparable, comparable, find_runs, read_run
-from evaluation.tables import FORMATS, number, percent, render
-from evaluation.writer import write_atomically
+from evaluation.analysis import metrics
+from evaluation.analysis.comparison import Comparison, MethodRuns, compared
+from evaluation.analysis.results import SpeedResult, speed_result, traced_speed_result
+from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.records.runs import (
+    RunFile,
+    Setting,
+    check_comparable,
+    find_runs,
+    note_differences,
+    read_run,
+)
+from evaluation.records.writer import write_atomically
+from evaluation.report import definitions, tables
+from evaluation.report.formatting import FORMATS
 from model.errors import UserError
 
-HEADER = ("method", "n", "tokens/s", "speed-up [95 %]", "mean", "MAT", "drafted", "cost (steps)", "draft", "verify", "rest",
-          "scope", "failed", "cut")
+
+@dataclass
+class Speeds:
+    """The results of a command, and the (run, vanilla run) pairs they come from."""
+
+    results: list[SpeedResult] = field(default_factory=list)
+    pairs: list[tuple[RunFile, RunFile]] = field(default_factory=list)
+
+    def by_title(self) -> dict[str, list[SpeedResult]]:
+        """One group a setting."""
+        groups: dict[str, list[SpeedResult]] = {}
+        for result in self.results:
+            groups.setdefault(result.title, []).append(result)
+        return groups
 
 
-def row(setting: Setting, method: Method) -> dict[str, Any]:
-    """One method's numbers, repeats pooled; speed-ups are None without a vanilla run of the same setting."""
-    up, questions = setting.speed_up(method), setting.shared(method)
-    records = method.on(questions)
-    draft, verify = (metrics.share(records, f) for f in ("draft_time", "verify_time"))
-    mat = metrics.mean_accepted_tokens(records)
-    every = [r for run in method.runs for r in run.records]
-    return {"method": method.name, "title": setting.title, "files": [str(run.path) for run in method.runs],
-            "questions": len(questions), "tokens_per_second": metrics.speed(method.totals), "speed_up": up and up.ratio,
-            "low": up and up.low, "high": up and up.high, "mean_ratio": up and up.mean, "mat": mat,
-            "drafted": metrics.drafted_per_step(records), "cost": mat / up.ratio if up else None, "draft": draft,
-            "verify": verify, "rest": 1 - draft - verify, "scope": every[0].memory_scope,
-            "failed": sum(r.failed for r in every), "cut": sum(r.finish_reason == "length" for r in every)}
-
-
-def legacy_row(run: Run, base: Run) -> dict[str, Any]:
-    """The same of a published trace, as far as it tells."""
-    up = metrics.speed_up(run.totals, base.totals)
-    lengths = [n for q in run.legacy for n in q.accept_lengths] or [n for r in run.records for n in r.accept_lengths]
-    return {"method": run.name, "title": "", "files": [str(run.path)], "questions": len(run.totals),
-            "tokens_per_second": metrics.speed(run.totals), "speed_up": up.ratio, "low": up.low, "high": up.high,
-            "mean_ratio": up.mean, "mat": sum(lengths) / len(lengths) if lengths else float("nan")}
-
-
-def cells(values: dict[str, Any]) -> list[str]:
-    """A row of the table, rounded."""
-    up = number(values["speed_up"])
-    if values["low"] is not None and values["low"] == values["low"]:
-        up += f" [{number(values['low'])}, {number(values['high'])}]"
-    first = [values["method"], str(values["questions"]), number(values["tokens_per_second"], 1), up,
-             number(values["mean_ratio"]), number(values["mat"])]
-    if "drafted" not in values:
-        return first + ["-"] * (len(HEADER) - len(first))
-    shares = [percent(values[phase]) for phase in ("draft", "verify", "rest")]
-    return [*first, number(values["drafted"], 1), number(values["cost"]), *shares, values["scope"],
-            str(values["failed"]), str(values["cut"])]
-
-
-def rows_of_folder(folder: Path, notices: list[str]) -> tuple[list[dict[str, Any]], list[tuple[Run, Run]]]:
-    """Rows of every run below a folder, and the (run, vanilla run) pairs they come from."""
+def of_folder(folder: Path, notices: list[str]) -> Speeds:
+    """Every run below a folder; raises UserError where there is no vanilla run."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; for single files use --file-path and --base-path")
+        raise UserError(
+            f"{folder} is not a folder; for single files use --file-path and --base-path"
+        )
     runs = find_runs(folder, notices)
-    settings = settings_of([r for r in runs if r.records], notices)
-    traces = [r for r in runs if r.legacy]
-    base = next((r for r in traces if r.name == "vanilla"), None)
-    if not base and not any(s.vanilla for s in settings):
-        raise UserError(f"{folder} holds no vanilla run, so there is nothing to measure speed-ups against; run --method vanilla")
-    rows = [row(s, m) for s in settings for m in s.methods if m.totals]
-    pairs = [(run, s.vanilla.runs[0]) for s in settings if s.vanilla for m in s.methods for run in m.runs]
-    if base:
-        ordered = sorted(traces, key=lambda r: r.name != "vanilla")
-        rows += [legacy_row(run, base) for run in ordered]
-        pairs += [(run, base) for run in ordered]
-    return rows, pairs
+    comparisons = compared([run for run in runs if run.records], notices)
+    traces = sorted((run for run in runs if run.traces), key=lambda run: run.name != "vanilla")
+    traced_base = next((run for run in traces if run.name == "vanilla"), None)
+    if not traced_base and not any(comparison.vanilla for comparison in comparisons):
+        raise UserError(
+            f"{folder} holds no vanilla run, so there is nothing to measure speed-ups against;"
+            " run --method vanilla"
+        )
+    speeds = Speeds()
+    for comparison in comparisons:
+        _add(speeds, comparison)
+    if traced_base:
+        for run in traces:
+            speeds.results.append(traced_speed_result(run, traced_base))
+            speeds.pairs.append((run, traced_base))
+    return speeds
 
 
-def rows_of_files(file: Path, base_file: Path, notices: list[str]) -> tuple[list[dict[str, Any]], list[tuple[Run, Run]]]:
-    """The same of two files, in either format."""
+def _add(speeds: Speeds, comparison: Comparison) -> None:
+    for method in comparison.methods:
+        if method.totals:
+            speeds.results.append(speed_result(comparison, method))
+        if comparison.vanilla:
+            base = comparison.vanilla.runs[0]
+            speeds.pairs += [(run, base) for run in method.runs]
+
+
+def of_files(file: Path, base_file: Path, notices: list[str]) -> Speeds:
+    """A method's file and vanilla's, in either format."""
     run, base = read_run(file, notices), read_run(base_file, notices)
     check_comparable(run, base)
     pairs = [(base, base), (run, base)]
-    if run.legacy or base.legacy:
-        return [legacy_row(*pair) for pair in pairs], pairs
-    comparable(run, base, notices)
-    setting = Setting("", float("nan"), "", (Method("vanilla", (base,)), Method(run.name, (run,))), "")
-    return [row(setting, m) for m in setting.methods], pairs
+    if run.traces or base.traces:
+        return Speeds([traced_speed_result(*pair) for pair in pairs], pairs)
+    note_differences(run, base, notices)
+    methods = (MethodRuns("vanilla", (base,)), MethodRuns(run.name, (run,)))
+    comparison = Comparison(Setting("", float("nan"), ""), methods, title="")
+    return Speeds([speed_result(comparison, method) for method in methods], pairs)
 
 
-def show(rows: list[dict[str, Any]], form: str) -> None:
+def show(speeds: Speeds, form: str) -> None:
     """One table a setting."""
-    for title in dict.fromkeys(r["title"] for r in rows):
+    for title, results in speeds.by_title().items():
         if title:
             print(f"\n{title}")
-        print(render(HEADER, [cells(r) for r in rows if r["title"] == title], form))
+        print(tables.speed(title, results).text(form))
 
 
-def show_original(pairs: list[tuple[Run, Run]], tokenizer_path: str | None) -> None:
-    """The published script's numbers: mean speeds over questions, their ratio, MAT over pooled steps."""
-    tokenize = None
-    if tokenizer_path:
-        from transformers import AutoTokenizer
-
-        tokenize = lambda text: AutoTokenizer.from_pretrained(tokenizer_path)(text).input_ids
-    print("\nthe published formula: ratio of the mean over questions of tokens / second"
-          + ("; vanilla's tokens re-tokenised, less one a turn" if tokenize else ""))
+def show_original(pairs: Sequence[tuple[RunFile, RunFile]], tokenizer_path: str | None) -> None:
+    """The published script's numbers: mean speeds over questions, their ratio."""
+    tokenize = _tokenize(tokenizer_path) if tokenizer_path else None
+    how = "; vanilla's tokens re-tokenised, less one a turn" if tokenize else ""
+    print(f"\nthe published formula: ratio of the mean over questions of tokens / second{how}")
     for run, base in pairs:
-        speed, base_speed = metrics.original_speed(run.totals), metrics.original_speed(base.totals)
-        if tokenize and base.legacy:
-            base_speed = metrics.original_speed({q.question_id: q.total(tokenize) for q in base.legacy})
-        print(f"{run.name}: {speed:.2f} tokens/s, vanilla {base_speed:.2f} tokens/s, speed-up {speed / base_speed:.3f}")
+        base_totals = base.totals
+        if tokenize and base.traces:
+            base_totals = {q.question_id: q.total(tokenize) for q in base.traces}
+        speed = metrics.original_speed(run.totals)
+        base_speed = metrics.original_speed(base_totals)
+        print(
+            f"{run.name}: {speed:.2f} tokens/s, vanilla {base_speed:.2f} tokens/s,"
+            f" speed-up {speed / base_speed:.3f}"
+        )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def _tokenize(path: str) -> Callable[[str], list[int]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return lambda text: tokenizer(text).input_ids
+
+
+def _parser() -> Parser:
+    parser = Parser(description=summary(__doc__))
     parser.add_argument("folder", nargs="?", help="tabulate every run below this folder")
     parser.add_argument("--file-path", help="records or published traces of a method")
     parser.add_argument("--base-path", help="the same of vanilla")
-    parser.add_argument("--formula", choices=("totals", "original"), default="totals",
-                        help="original: also print the published script's numbers")
-    parser.add_argument("--tokenizer-path", help="for --formula original on published traces: re-tokenise vanilla's text")
-    parser.add_argument("--mean-report", action="store_true", help="accepted for old command lines; not needed")
+    parser.add_argument(
+        "--formula",
+        choices=("totals", "original"),
+        default="totals",
+        help="original: also print the published script's numbers",
+    )
+    parser.add_argument(
+        "--tokenizer-path",
+        help="for --formula original on published traces: re-tokenise vanilla's text",
+    )
+    parser.add_argument(
+        "--mean-report", action="store_true", help="accepted for old command lines; no effect"
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--plot", metavar="FILE", help="also draw the speed-ups (PNG, SVG or PDF)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    if args.mean_report:
+        print("note: --mean-report has no effect: accepted for old command lines", file=sys.stderr)
     notices: list[str] = []
-    if not args.folder and not (args.file_path and args.base_path):
+    if args.folder:
+        speeds = of_folder(Path(args.folder), notices)
+    elif args.file_path and args.base_path:
+        speeds = of_files(Path(args.file_path), Path(args.base_path), notices)
+    else:
         raise UserError("give a folder, or --file-path METHOD.jsonl and --base-path VANILLA.jsonl")
-    rows, pairs = (rows_of_folder(Path(args.folder), notices) if args.folder else
-                   rows_of_files(Path(args.file_path), Path(args.base_path), notices))
-    for notice in notices:
-        print(f"note: {notice}")
-    show(rows, args.format)
-    print("\n" + metrics.DEFINITIONS)
+    print_notices(notices)
+    show(speeds, args.format)
+    print("\n" + definitions.SPEED)
     if args.formula == "original":
-        show_original(pairs, args.tokenizer_path)
+        show_original(speeds.pairs, args.tokenizer_path)
     if args.json:
+        rows = [result.as_json() for result in speeds.results]
         write_atomically(Path(args.json), json.dumps(rows, indent=1) + "\n")
     if args.plot:
-        from evaluation.plots import speed_ups
+        from evaluation.report import figures
 
-        speed_ups(rows, Path(args.plot))
+        bars = figures.speed_bars(list(speeds.by_title().items()))
+        figures.save(bars, Path(args.plot))
     return 0
 
 
 if __name__ == "__main__":
-    from evaluation.errors import guarded
-
-    guarded(main)()
+    run_command(main)()

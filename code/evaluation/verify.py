@@ -2,164 +2,249 @@
 
     python -m evaluation.verify --model-path mini --method pld sam eagle3
 
-Exact in fp32. In half precision a forward over several rows rounds differently from one over a single row, so texts
-may part where the two best tokens tie: agreement, first divergence and its margin are reported instead.
+Exact in fp32. In half precision a forward over several rows rounds differently from one over a
+single row, so texts may part where the two best tokens tie: agreement, first divergence and its
+margin are reported instead.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
 import sys
-from dataclasses import dataclass
-from typing import Any
-
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from evaluation import tasks
-from evaluation.cli import Parser, device_and_dtype, model_flags, option_flags
-from evaluation.errors import guarded
-from evaluation.prompting import prompt_ids
-from evaluation.tables import FORMATS, render
-from model import checkpoint, draft
+from evaluation.command import Parser, run_command, summary
+from evaluation.paradigms import user
+from evaluation.report.formatting import FORMATS, UNKNOWN, Table
+from evaluation.running.build import resolved_model
+from evaluation.running.cli import add_model_flags, model_spec
+from evaluation.running.options import add_options, method_configs
+from evaluation.running.prompting import prompt_ids
+from model import checkpoint, methods
 from model.checkpoint import Loaded
-from model.draft import Request
-from model.engine.attention import Segment
-from model.engine.decode import check, generate
-from model.engine.sampling import PositionNoise, processed
+from model.contract import Drafter, Request
+from model.engine.decode import PREFILL_CHUNK, check, generate
+from model.engine.forward import Segment, Wanted
+from model.engine.noise import PositionNoise
+from model.engine.sampling import processed
 from model.errors import UserError
 
-TIE = 0.07  # a margin below this many logits is a tie in bf16: one ulp of a logit between 8 and 16 is 1/16
+TIE = 0.07
+"""A margin below so many logits is a tie in bfloat16: one ulp of a logit between 8 and 16 is
+1/16."""
+SAMPLES = 2
+"""Texts of a question at temperatures above 0."""
+THINKING_BUDGET = 0.8
+EXACT_DTYPES = ("float32", "float64")
+HEADER = ("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One text of a method against vanilla's; `at` is the first differing position, -1 where there is none."""
+class TextCheck:
+    """One text of a method against vanilla's."""
 
     tokens: int
-    at: int
+    """Of vanilla's text."""
+    parts_at: int | None
+    """The first differing output position; None where there is none."""
     margin: float
-    accepted: float
+    """How far apart the two best tokens were there, in logits; NaN where nothing differs."""
+    mat: float
+    """Mean accepted tokens."""
 
 
-def margin_at(loaded: Loaded, request: Request, ids: list[int], at: int) -> float:
-    """How far apart the two best tokens were at output position `at` (noise included): the logits of vanilla's path."""
-    target = loaded.target
-    rows = (request.prompt_ids + ids[:at])
-    logits = None
-    for start in range(0, len(rows), 512):
-        chunk = rows[start:start + 512]
-        logits = target.forward([Segment(0, start, chunk, range(start, start + len(chunk)))], last_only=True).logits
-    scores = logits[-1].float()
+@dataclass
+class MethodCheck:
+    """All texts of one method at one temperature."""
+
+    method: str
+    temperature: float
+    texts: list[TextCheck] = field(default_factory=list)
+
+    @property
+    def parted(self) -> list[TextCheck]:
+        return [text for text in self.texts if text.parts_at is not None]
+
+    @property
+    def ties(self) -> int:
+        return sum(text.margin < TIE for text in self.parted)
+
+    def is_good(self, is_exact: bool) -> bool:
+        """In full precision nothing may differ, in half precision ties may."""
+        return not self.parted if is_exact else self.ties == len(self.parted)
+
+    def row(self) -> list[str]:
+        """The table's line."""
+        parted = self.parted
+        first = min(parted, key=lambda text: text.parts_at or 0, default=None)
+        divergence = UNKNOWN
+        if first:
+            divergence = f"token {first.parts_at}, margin {first.margin:.4f}"
+        mat = sum(text.mat for text in self.texts) / len(self.texts)
+        return [
+            self.method,
+            f"{self.temperature:g}",
+            str(len(self.texts)),
+            str(sum(text.tokens for text in self.texts)),
+            str(len(self.texts) - len(parted)),
+            f"{self.ties} of {len(parted)}" if parted else UNKNOWN,
+            divergence,
+            f"{mat:.2f}",
+        ]
+
+
+def margin_at(loaded: Loaded, request: Request, ids: Sequence[int], position: int) -> float:
+    """How far apart the two best tokens were at an output position, noise included.
+
+    The logits are those of vanilla's path: prompt and `ids` up to the position.
+    """
+    model = loaded.model
+    rows = [*request.prompt_ids, *ids[:position]]
+    for start in range(0, len(rows), PREFILL_CHUNK):
+        segment = Segment.causal(0, start, rows[start : start + PREFILL_CHUNK])
+        output = model.forward([segment], Wanted(last_only=True))
+    scores = output.logits[-1].float()
     if request.temperature:
-        noise = PositionNoise.of(request).exponential([at], scores.shape[-1], scores.device)[0]
-        scores = processed(scores, request) - noise.log()
-    best = scores.topk(2).values
-    return float(best[0] - best[1])
+        noise = PositionNoise.of(request)
+        exponential = noise.exponential([position], scores.shape[-1], scores.device)
+        scores = processed(scores, request) - exponential[0].log()
+    best, second = scores.topk(2).values.tolist()
+    return best - second
 
 
-def compare(loaded: Loaded, drafter: draft.Drafter, request: Request, reference: list[int]) -> Comparison:
+def check_text(
+    loaded: Loaded, drafter: Drafter, request: Request, vanilla_ids: list[int]
+) -> TextCheck:
     """Generate with `drafter` and compare with vanilla's tokens."""
     drafter.enter("request", request.question_id)
-    result = generate(loaded.target, drafter, request)
-    found = result.output_ids
-    same = min(len(found), len(reference))
-    at = next((i for i in range(same) if found[i] != reference[i]), -1 if len(found) == len(reference) else same)
-    margin = margin_at(loaded, request, reference, at) if at >= 0 else float("nan")
-    steps = max(1, len(result.accept_lengths))
-    return Comparison(len(reference), at, margin, sum(result.accept_lengths) / steps)
+    generation = generate(loaded.model, drafter, request)
+    parts_at = _first_difference(generation.output_ids, vanilla_ids)
+    margin = float("nan")
+    if parts_at is not None:
+        margin = margin_at(loaded, request, vanilla_ids, parts_at)
+    steps = max(1, len(generation.accept_lengths))
+    mat = sum(generation.accept_lengths) / steps
+    return TextCheck(len(vanilla_ids), parts_at, margin, mat)
+
+
+def _first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    for position, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return position
+    return None if len(a) == len(b) else min(len(a), len(b))
 
 
 def requests(loaded: Loaded, args: argparse.Namespace, temperature: float) -> list[Request]:
     """The requests to compare on: the first questions of the task, two samples each."""
     _, questions = tasks.load(args.bench_name, args.question_file)
-    base = Request([], args.max_new_tokens, temperature, seed=args.seed, stop_ids=loaded.stop_ids,
-                   forcing=loaded.family.forcing(loaded.tokenizer, int(0.8 * args.max_new_tokens)))
-    found = []
-    for question in questions[:args.questions]:
-        ids = prompt_ids(loaded.tokenizer, [{"role": "user", "content": question.text}])
-        for sample in range(1 if temperature == 0 else 2):
-            found.append(dataclasses.replace(base, prompt_ids=ids, question_id=question.id, sample=sample))
-    return found
+    after = int(THINKING_BUDGET * args.max_new_tokens)
+    base = Request(
+        prompt_ids=[],
+        max_new_tokens=args.max_new_tokens,
+        temperature=temperature,
+        seed=args.seed,
+        stop_ids=loaded.stop_ids,
+        forcing=loaded.family.forcing(loaded.tokenizer, after),
+    )
+    asked = []
+    for question in questions[: args.questions]:
+        ids = prompt_ids(loaded.tokenizer, [user(question.text)])
+        for sample in range(SAMPLES if temperature else 1):
+            request = dataclasses.replace(
+                base, prompt_ids=ids, question_id=question.id, sample=sample
+            )
+            check(loaded.model, request)
+            asked.append(request)
+    return asked
 
 
-def rows_of(loaded: Loaded, methods: list[str], args: argparse.Namespace, exact: bool) -> tuple[list[list[str]], bool]:
-    """Table rows, and whether every comparison is as it must be."""
-    rows, good = [], True
-    vanilla = draft.load("vanilla", loaded.target)
+def check_methods(loaded: Loaded, names: list[str], args: argparse.Namespace) -> list[MethodCheck]:
+    """Every method at every temperature."""
+    vanilla = methods.load("vanilla", loaded.model)
+    checks = []
     for temperature in args.temperature:
         asked = requests(loaded, args, temperature)
-        for request in asked:
-            check(loaded.target, request)
-        reference = [generate(loaded.target, vanilla, r).output_ids for r in asked]
-        for method in methods:
-            print(f"{method}, temperature {temperature:g} ...", file=sys.stderr)
-            drafter = draft.load(method, loaded.target, options_of(method, args))
+        texts = [generate(loaded.model, vanilla, request).output_ids for request in asked]
+        for name in names:
+            print(f"{name}, temperature {temperature:g} ...", file=sys.stderr)
+            drafter = methods.build(name, loaded.model, method_configs(name, args))
             drafter.enter("run", "verify")
-            found = [compare(loaded, drafter, r, ref) for r, ref in zip(asked, reference)]
-            parted = [c for c in found if c.at >= 0]
-            ties = sum(c.margin < TIE for c in parted)
-            good &= not parted if exact else ties == len(parted)
-            first = min(parted, key=lambda c: c.at, default=None)
-            rows.append([method, f"{temperature:g}", str(len(found)), str(sum(c.tokens for c in found)),
-                         str(len(found) - len(parted)), f"{ties} of {len(parted)}" if parted else "-",
-                         "-" if first is None else f"token {first.at}, margin {first.margin:.4f}",
-                         f"{sum(c.accepted for c in found) / len(found):.2f}"])
-    return rows, good
+            checked = MethodCheck(name, temperature)
+            for request, text in zip(asked, texts, strict=True):
+                checked.texts.append(check_text(loaded, drafter, request, text))
+            checks.append(checked)
+    return checks
 
 
-def options_of(method: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The options of one method among all that were parsed."""
-    return {f.name: getattr(args, f.name) for config in draft.config_types(method) for f in dataclasses.fields(config)}
+def verify_parser(names: list[str]) -> Parser:
+    """The flags, with the options of these methods."""
+    parser = Parser(
+        description=summary(__doc__), formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_model_flags(parser)
+    parser.add_argument("--method", nargs="+", default=["all"], help="methods, or 'all'")
+    parser.add_argument("--temperature", nargs="+", type=float, default=[0.0, 0.6, 1.0])
+    parser.add_argument("--questions", type=int, default=2, help="how many questions to compare on")
+    parser.add_argument("--max-new-tokens", type=int, default=200)
+    parser.add_argument("--bench-name", default="mini")
+    parser.add_argument("--question-file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
+    types: list[type] = []
+    for name in names:
+        types += methods.config_types(name)
+    add_options(parser.add_argument_group("options of the methods"), types)
+    return parser
 
 
-def parser(methods: list[str]) -> argparse.ArgumentParser:
-    flags = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    model_flags(flags)
-    flags.add_argument("--method", nargs="+", default=["all"], help="methods, or 'all'")
-    flags.add_argument("--temperature", nargs="+", type=float, default=[0.0, 0.6, 1.0])
-    flags.add_argument("--questions", type=int, default=2, help="how many questions to compare on")
-    flags.add_argument("--max-new-tokens", type=int, default=200)
-    flags.add_argument("--bench-name", default="mini")
-    flags.add_argument("--question-file")
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--format", choices=tuple(FORMATS), default="plain")
-    options = flags.add_argument_group("options of the methods")
-    for config in dict.fromkeys(c for m in methods for c in draft.config_types(m)):
-        option_flags(options, config)
-    return flags
-
-
-def chosen(argv: list[str]) -> list[str]:
-    """The methods named on the command line."""
+def chosen_methods(argv: Sequence[str]) -> list[str]:
+    """The methods named on the command line; raises UserError for an unknown one."""
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--method", nargs="+", default=["all"])
     named = first.parse_known_args(argv)[0].method
-    methods = [m for m in draft.names() if m != "vanilla"] if named == ["all"] else named
-    for method in methods:
-        draft.parse(method)
-    return methods
+    if named == ["all"]:
+        return [name for name in methods.names() if name != "vanilla"]
+    for name in named:
+        methods.parse(name)
+    return named
+
+
+def verdict(dtype: str, is_good: bool) -> str:
+    """The last line."""
+    if dtype in EXACT_DTYPES:
+        if is_good:
+            return "all texts are vanilla's, token for token"
+        return "NOT LOSSLESS: texts differ in full precision"
+    if is_good:
+        return f"{dtype}: every divergence is at a tie (margin below {TIE})"
+    return f"{dtype}: some texts part where the best two tokens do not tie (margin above {TIE})"
 
 
 def main() -> int:
-    methods = chosen(sys.argv[1:])
-    args = parser(methods).parse_args()
+    names = chosen_methods(sys.argv[1:])
+    args = verify_parser(names).parse_args()
     if args.max_new_tokens < 1 or args.questions < 1 or min(args.temperature) < 0:
-        raise UserError("--max-new-tokens and --questions must be at least 1, temperatures at least 0")
-    device, dtype = device_and_dtype(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    loaded = checkpoint.load(args.model_path, dtype, device, args.chat_template, args.device_map,
-                             engine=args.engine)
-    exact = dtype in ("float32", "float64")
-    rows, good = rows_of(loaded, methods, args, exact)
-    print(render(("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT"), rows,
-                 args.format))
-    if exact:
-        print("all texts are vanilla's, token for token" if good else "NOT LOSSLESS: texts differ in full precision")
-    else:
-        print(f"{dtype}: every divergence is at a tie (margin below {TIE})" if good
-              else f"{dtype}: some texts part where the best two tokens do not tie (margin above {TIE})")
-    return 0 if good else 1
+        raise UserError(
+            "--max-new-tokens and --questions must be at least 1, temperatures at least 0"
+        )
+    spec = resolved_model(model_spec(args))
+    loaded = checkpoint.load(
+        spec.path,
+        spec.dtype,
+        spec.device or "cpu",
+        spec.chat_template,
+        spec.device_map,
+        engine=spec.engine,
+    )
+    checks = check_methods(loaded, names, args)
+    is_good = all(checked.is_good(spec.dtype in EXACT_DTYPES) for checked in checks)
+    print(Table("", HEADER, [checked.row() for checked in checks]).text(args.format))
+    print(verdict(spec.dtype, is_good))
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":
-    guarded(main)()
+    run_command(main)()

@@ -1,1 +1,3 @@
-"""Decoding: drafters, the engine that verifies them, and the model families. Knows nothing of questions or records."""
+"""Decoding: drafters, the engine that verifies them, and the model families. Knows nothing of
+questions or records.
+"""

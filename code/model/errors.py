@@ -2,4 +2,10 @@
 
 
 class UserError(Exception):
-    """Say what is wrong, where, what would be right and, where there is one, the command to run."""
+    """Says what is wrong, where, what would be right and, where there is one, what to run."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__

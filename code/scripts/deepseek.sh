@@ -7,7 +7,6 @@
 set -euo pipefail
 EXTRAS="${EXTRAS:-hub}"
 . "$(dirname "$0")/setup.sh"
-. scripts/matrix.sh
 
 MODEL_PATH="${MODEL_PATH:-deepseek-ai/DeepSeek-R1-Distill-Llama-8B}"
 DRAFTER_PATH="${DRAFTER_PATH:-}"

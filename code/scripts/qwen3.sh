@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The published experiments on Qwen3 (4B, 8B or 14B), all methods and more: cd code; bash scripts/qwen3.sh
+# The published experiments on Qwen3 (4B, 8B or 14B), all methods: cd code; bash scripts/qwen3.sh
 #
 # bash scripts/qwen3.sh --download   fetches target, draft model and EAGLE-3 head from the hub first
 # DRY_RUN=1 bash scripts/qwen3.sh    prints the commands
@@ -7,7 +7,6 @@
 set -euo pipefail
 EXTRAS="${EXTRAS:-hub}"
 . "$(dirname "$0")/setup.sh"
-. scripts/matrix.sh
 
 MODEL_SIZE="${MODEL_SIZE:-8}"                                  # 4, 8 or 14 (billion parameters)
 MODEL_PATH="${MODEL_PATH:-Qwen/Qwen3-${MODEL_SIZE}B}"          # or a local folder

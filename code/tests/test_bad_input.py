@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from evaluation import inference, inference_samd, speed, verify
-from evaluation.errors import guarded
-from evaluation.writer import RecordWriter
-from model.checkpoint import MINI
+from evaluation.command import run_command
+from evaluation.records.writer import RecordWriter
+from model.paths import MINI
 from tests.test_harness import manifest, record
 
 RUN = ["--model-path", "mini", "--method", "pld"]
@@ -17,7 +17,7 @@ RUN = ["--model-path", "mini", "--method", "pld"]
 def stopped(main, capsys) -> str:
     """Run a guarded program; its one line on standard error."""
     with pytest.raises(SystemExit) as stop:
-        guarded(main)()
+        run_command(main)()
     captured = capsys.readouterr()
     assert stop.value.code == 2
     line = captured.err.strip().splitlines()[-1]
@@ -25,45 +25,59 @@ def stopped(main, capsys) -> str:
     return line
 
 
-@pytest.mark.parametrize("flags, said", [
-    (["--method", "pld"], "--model-path"),
-    (["--model-path", "mini"], "which method"),
-    (["--model-path", "mini", "--method", "pdl"], "did you mean 'pld'"),
-    (["--model-path", "/nowhere", "--method", "pld"], "not a folder"),
-    ([*RUN, "--temperature", "-1"], "--temperature must be at least 0"),
-    ([*RUN, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
-    ([*RUN, "--max-new-tokens", "99999"], "exceed the model's context"),
-    ([*RUN, "--max-new-tokens", "many"], "invalid int value"),
-    ([*RUN, "--thinking-budget", "2"], "--thinking-budget"),
-    ([*RUN, "--paradigm", "best_of"], "did you mean 'best_of_n'"),
-    ([*RUN, "--BON", "--samples", "0"], "--samples must be at least 1"),
-    ([*RUN, "--bench-name", "nothing"], "no task 'nothing'"),
-    ([*RUN, "--question-file", "/nowhere.jsonl"], "cannot read"),
-    ([*RUN, "--question-begin", "500"], "leaves none"),
-    ([*RUN, "--device", "gpu"], "--device is cpu, cuda or cuda:N"),
-    ([*RUN, "--subset", "some"], "--subset is 'all' or 'published'"),
-    ([*RUN, "--num-gpus-per-model", "1.5"], "must be a whole number"),
-    (["--model-path", "mini", "--method", "lookahead", "--level", "2"], "--level of at least 3"),
-    (["--model-path", "mini", "--method", "sam", "--sam-nodes", "0"], "at least 1 node"),
-    ([*RUN, "--colour", "red"], "unrecognized arguments: --colour"),
-    ([*RUN, "--device", "cuda"], "finds no GPU"),
-    ([*RUN, "--chat-template", "/nowhere"], "cannot read --chat-template"),
-    (["--model-path", "mini", "--method", "rest", "--datastore-path", "/nowhere"], "python -m training.datastore"),
-    (["--model-path", "mini", "--method", "sps", "--sps-mode", "x"], "coupled, rejection"),
-])
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--method", "pld"], "--model-path"),
+        (["--model-path", "mini"], "which method"),
+        (["--model-path", "mini", "--method", "pdl"], "did you mean 'pld'"),
+        (["--model-path", "/nowhere", "--method", "pld"], "not a folder"),
+        ([*RUN, "--temperature", "-1"], "--temperature must be at least 0"),
+        ([*RUN, "--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
+        ([*RUN, "--max-new-tokens", "99999"], "exceed the model's context"),
+        ([*RUN, "--max-new-tokens", "many"], "invalid int value"),
+        ([*RUN, "--thinking-budget", "2"], "--thinking-budget"),
+        ([*RUN, "--paradigm", "best_of"], "did you mean 'best_of_n'"),
+        ([*RUN, "--BON", "--samples", "0"], "--samples must be at least 1"),
+        ([*RUN, "--bench-name", "nothing"], "no task 'nothing'"),
+        ([*RUN, "--question-file", "/nowhere.jsonl"], "cannot read"),
+        ([*RUN, "--question-begin", "500"], "leaves none"),
+        ([*RUN, "--device", "gpu"], "--device is cpu, cuda or cuda:N"),
+        ([*RUN, "--subset", "some"], "--subset is 'all' or 'published'"),
+        ([*RUN, "--num-gpus-per-model", "1.5"], "must be a whole number"),
+        (
+            ["--model-path", "mini", "--method", "lookahead", "--level", "2"],
+            "--lookahead-level of at least 3",
+        ),
+        (["--model-path", "mini", "--method", "sam", "--sam-nodes", "0"], "at least 1 node"),
+        ([*RUN, "--colour", "red"], "unrecognized arguments: --colour"),
+        ([*RUN, "--device", "cuda"], "finds no GPU"),
+        ([*RUN, "--chat-template", "/nowhere"], "cannot read --chat-template"),
+        (
+            ["--model-path", "mini", "--method", "rest", "--datastore-path", "/nowhere"],
+            "python -m training.datastore",
+        ),
+        (["--model-path", "mini", "--method", "sps", "--sps-mode", "x"], "coupled, rejection"),
+    ],
+)
 def test_inference(flags, said, capsys, tmp_path):
     import torch
 
     if "cuda" in flags and torch.cuda.is_available():
         pytest.skip("a GPU is here")
     target = tmp_path / "out" / "r.jsonl"
-    assert said in stopped(lambda: inference.main_for(None, [*flags, "--answer-file", str(target)]), capsys)
+    assert said in stopped(
+        lambda: inference.main_for(None, [*flags, "--answer-file", str(target)]), capsys
+    )
     assert not target.exists()
 
 
 def test_model_folders(tmp_path, capsys):
     def line(folder):
-        return stopped(lambda: inference.main_for(None, ["--method", "pld", "--model-path", str(folder)]), capsys)
+        return stopped(
+            lambda: inference.main_for(None, ["--method", "pld", "--model-path", str(folder)]),
+            capsys,
+        )
 
     assert "config.json" in line(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
@@ -78,13 +92,22 @@ def test_model_folders(tmp_path, capsys):
 
 def test_output_folder_not_writable(capsys):
     assert "cannot write" in stopped(
-        lambda: inference.main_for(None, [*RUN, "--question-end", "1", "--answer-file", "/proc/x/r.jsonl"]), capsys)
+        lambda: inference.main_for(
+            None, [*RUN, "--question-end", "1", "--answer-file", "/proc/x/r.jsonl"]
+        ),
+        capsys,
+    )
 
 
 def test_malformed_question_line(tmp_path, capsys):
     file = tmp_path / "q.jsonl"
-    file.write_text('{"question_id": 1, "turns": ["a"]}\n{"question_id": 2, "turns": ["b"]\n{"question_id": 3, "turns": ["c"]}\n')
-    assert "line 2" in stopped(lambda: inference.main_for(None, [*RUN, "--question-file", str(file)]), capsys)
+    file.write_text(
+        '{"question_id": 1, "turns": ["a"]}\n{"question_id": 2, "turns": ["b"]\n'
+        '{"question_id": 3, "turns": ["c"]}\n'
+    )
+    assert "line 2" in stopped(
+        lambda: inference.main_for(None, [*RUN, "--question-file", str(file)]), capsys
+    )
 
 
 def speed_line(monkeypatch, capsys, *flags) -> str:
@@ -102,13 +125,17 @@ def test_speed(monkeypatch, capsys, tmp_path):
     one = written(tmp_path / "a.jsonl", [record("1")])
     two = written(tmp_path / "b.jsonl", [record("2", method="vanilla")])
     other = written(tmp_path / "c.jsonl", [record("1", method="vanilla", prompt_hash="other")])
-    assert "no question in common" in speed_line(monkeypatch, capsys, "--file-path", one, "--base-path", two)
-    assert "different prompts" in speed_line(monkeypatch, capsys, "--file-path", one, "--base-path", other)
+    assert "no question in common" in speed_line(
+        monkeypatch, capsys, "--file-path", one, "--base-path", two
+    )
+    assert "different prompts" in speed_line(
+        monkeypatch, capsys, "--file-path", one, "--base-path", other
+    )
     (tmp_path / "empty").mkdir()
     assert "no records" in speed_line(monkeypatch, capsys, tmp_path / "empty")
     assert "not a folder" in speed_line(monkeypatch, capsys, tmp_path / "none")
     assert "give a folder" in speed_line(monkeypatch, capsys)
-    one.write_text(one.read_text().replace('"schema": 1', '"schema": 7'))
+    one.write_text(one.read_text().replace('"schema": 2', '"schema": 7'))
     assert "schema 7 is unknown" in speed_line(monkeypatch, capsys, tmp_path)
 
 

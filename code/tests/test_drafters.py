@@ -1,4 +1,4 @@
-"""Each drafter against an independent reference: Hugging Face's own, plain runs, or its definition."""
+"""Each drafter against an independent reference: Hugging Face's, plain runs, its definition."""
 
 import dataclasses
 import itertools
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from model import draft
-from model.draft import Context, Draft, Prefill, Request, StepOut
-from model.drafters.lookahead import extra_nodes, fitted
+from model import methods
+from model.contract import Context, Draft, Prefill, Request, StepOut
+from model.drafters.lookahead import WindowSize
 from model.drafters.recycling import template
-from model.engine.decode import Sequence, context, generate, prefill
-from model.engine.sampling import PositionNoise
-from model.engine.target import Target
+from model.engine.decode import context, generate, prefill
+from model.engine.model import Model
+from model.engine.noise import PositionNoise
+from model.engine.sequence import Sequence
 from model.engine.verify import tree_mask, verify
 from model.errors import UserError
 from tests.conftest import PROMPT, VOCAB, qwen3, random_head
@@ -23,17 +24,31 @@ from tests.test_engine import hugging_face
 def propose(drafter, prompt: list[int], first: int, max_nodes: int = 100, **more) -> Draft:
     request = Request(prompt, 100, **more)
     drafter.start(request, Prefill(first))
-    return drafter.propose(Context(first, len(prompt), 1, 99, min(max_nodes, drafter.needs.max_nodes), request,
-                                   PositionNoise.of(request)))
+    return drafter.propose(
+        Context(
+            first,
+            len(prompt),
+            1,
+            99,
+            min(max_nodes, drafter.needs.max_nodes),
+            request,
+            PositionNoise.of(request),
+        )
+    )
 
 
-# --- PLD and SAM -------------------------------------------------------------------------------------------------
+# --- PLD and SAM ----------------------------------------------------------------------------------
 def test_pld_copies_a_full_continuation_of_the_oldest_match(load):
     text = [*range(1, 14), 1, 2, 3]
     assert list(propose(load("pld"), text[:-1], 3).tokens[1:]) == list(range(4, 14))
     short = [*range(1, 10), 1, 2, 3]
     assert len(propose(load("pld"), short[:-1], 3).tokens) == 1
-    assert list(propose(load("pld", pld_partial=True), short[:-1], 3).tokens[1:]) == [*range(4, 10), 1, 2, 3]
+    assert list(propose(load("pld", pld_partial=True), short[:-1], 3).tokens[1:]) == [
+        *range(4, 10),
+        1,
+        2,
+        3,
+    ]
     twice = [1, 2, 3, *range(20, 30), 1, 2, 3, *range(30, 40), 1, 2, 3]
     assert list(propose(load("pld"), twice[:-1], 3).tokens[1:]) == list(range(20, 30))
 
@@ -41,9 +56,15 @@ def test_pld_copies_a_full_continuation_of_the_oldest_match(load):
 def test_pld_yields_hugging_faces_prompt_lookup_text(load):
     model = qwen3()
     with torch.inference_mode():
-        theirs = model.generate(torch.tensor([PROMPT]), max_new_tokens=60, do_sample=False, prompt_lookup_num_tokens=10,
-                                eos_token_id=None, pad_token_id=0)[0, len(PROMPT):].tolist()
-    assert generate(Target(qwen3()), load("pld"), Request(PROMPT, 60)).output_ids == theirs
+        theirs = model.generate(
+            torch.tensor([PROMPT]),
+            max_new_tokens=60,
+            do_sample=False,
+            prompt_lookup_num_tokens=10,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(PROMPT) :].tolist()
+    assert generate(Model(qwen3()), load("pld"), Request(PROMPT, 60)).output_ids == theirs
 
 
 def test_sam_example(load):
@@ -71,17 +92,19 @@ def test_no_draft_runs_from_one_request_into_the_next(load):
     assert list(found.tokens[1:]) == []
 
 
-def test_sam_with_a_static_automaton_is_lossless_and_drafts_from_the_corpus(target, load, artefacts):
-    static = load("sam", static_sam_path=artefacts["rest"]["datastore_path"])
+def test_sam_with_a_static_automaton_is_lossless_and_drafts_from_the_corpus(
+    target, load, artefacts
+):
+    static = load("sam", sam_corpus=artefacts["rest"]["rest_datastore"])
     document = [(3 * i * i) % VOCAB for i in range(40)]
     request = Request(document[:12], 50, temperature=0.6)
     found = generate(target, static, request)
-    assert "sam_static" in found.sources
+    assert "sam_corpus" in found.sources
     assert found.output_ids == generate(target, load("vanilla"), request).output_ids
     assert list(propose(static, document[:8], document[8]).tokens[1:4]) == document[9:12]
 
 
-# --- Token Recycling ---------------------------------------------------------------------------------------------
+# --- Token Recycling ------------------------------------------------------------------------------
 def test_recyclings_static_tree():
     t = template(8)
     assert len(t.parents) == 81
@@ -91,7 +114,7 @@ def test_recyclings_static_tree():
 
 
 def test_recyclings_matrix_is_the_targets_top_8(load):
-    target, drafter = Target(qwen3(), engine="eager"), load("recycling")
+    target, drafter = Model(qwen3(), engine="eager"), load("recycling")
     target.reserve(300)
     request = Request(PROMPT, 30)
     sequence = Sequence(request)
@@ -100,9 +123,11 @@ def test_recyclings_matrix_is_the_targets_top_8(load):
         before = sequence.cached
         prefix = (PROMPT + sequence.ids)[:before]
         proposed = drafter.propose(context(target, sequence, drafter, 100))
-        (out,), _ = verify(target, [(sequence, proposed)], drafter.needs)
+        out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
         drafter.observe(out)
-        last = {token: node for node, token in enumerate(proposed.tokens)}  # the last node of a token wins
+        last = {
+            token: node for node, token in enumerate(proposed.tokens)
+        }  # the last node of a token wins
         for token, node in last.items():
             path, at = [], node
             while at >= 0:
@@ -115,7 +140,7 @@ def test_recyclings_matrix_is_the_targets_top_8(load):
             break
 
 
-# --- REST, PIA ---------------------------------------------------------------------------------------------------
+# --- REST, PIA ------------------------------------------------------------------------------------
 def test_pia_root_stays_the_root_even_as_token_0(load):
     pia = load("pia")
     found = propose(pia, [7, 0, *range(10, 30), 7], 0)
@@ -129,8 +154,8 @@ def test_pia_feeds_every_transition_once(load):
     stream = [5, 6, 7, 5, 6, 8, *range(20, 40)]
     for i in range(0, len(stream), 3):
         root = ([4, *stream])[i]
-        pia.observe(StepOut(Draft.only_root(root), [0], stream[i:i + 3], False))
-        pia.settle()
+        pia.observe(StepOut(Draft.only_root(root), [0], stream[i : i + 3], False))
+        pia.during_verify()
     pia.finish(request, [4, *stream])
     text = [3, 4, *stream]
     for a, b in itertools.pairwise(text):
@@ -138,7 +163,7 @@ def test_pia_feeds_every_transition_once(load):
         assert pia.trie.find([a, b]).output == pairs
 
 
-# --- Lookahead ---------------------------------------------------------------------------------------------------
+# --- Lookahead ------------------------------------------------------------------------------------
 def test_lookahead_fills_its_levels_as_specified(target, load):
     drafter = load("lookahead")
     target.reserve(300)
@@ -147,14 +172,15 @@ def test_lookahead_fills_its_levels_as_specified(target, load):
     drafter.start(request, prefill(target, sequence, drafter))
     expected = [[8, 9], [7, 8, 8], [6, 7, 7, 7], [6, 7, 7, 7], [6, 7, 7, 7]]
     for lengths in expected:
-        (out,), _ = verify(target, [(sequence, drafter.propose(context(target, sequence, drafter, 100)))], drafter.needs)
+        proposed = drafter.propose(context(target, sequence, drafter, 100))
+        out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
         drafter.observe(out)
         assert [len(level) for level in drafter.levels] == lengths
     assert all(len(gram) == 4 for grams in drafter.pool.values() for gram in grams)
 
 
 def test_lookaheads_extra_nodes_equal_plain_runs_of_what_they_attend(load):
-    target, drafter = Target(qwen3(), engine="eager"), load("lookahead")
+    target, drafter = Model(qwen3(), engine="eager"), load("lookahead")
     target.reserve(300)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)
@@ -162,8 +188,8 @@ def test_lookaheads_extra_nodes_equal_plain_runs_of_what_they_attend(load):
     for _ in range(6):
         proposed = drafter.propose(context(target, sequence, drafter, 100))
         mask, depths = tree_mask(proposed), proposed.depths()
-        prefix = (PROMPT + sequence.ids)[:sequence.cached]
-        (out,), _ = verify(target, [(sequence, proposed)], drafter.needs)
+        prefix = (PROMPT + sequence.ids)[: sequence.cached]
+        out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
         drafter.observe(out)
         for i, found in enumerate(out.extra_argmax):
             node = proposed.candidates + i
@@ -183,27 +209,40 @@ def test_lookahead_emits_a_fully_matched_n_gram_and_the_bonus(target, load):
     sequence = Sequence(request)
     drafter.start(request, prefill(target, sequence, drafter))
     drafter.pool = {text[0]: {tuple(text[1:5]): None}}
-    (out,), _ = verify(target, [(sequence, drafter.propose(context(target, sequence, drafter, 100)))], drafter.needs)
+    proposed = drafter.propose(context(target, sequence, drafter, 100))
+    out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
     assert out.emitted == text[1:6]
 
 
 @pytest.mark.parametrize("nodes", (10, 12, 20, 60))
 def test_lookaheads_window_fits_small_budgets(nodes):
-    assert extra_nodes(*fitted(5, 7, nodes)) <= max(0.6 * nodes, 3)
+    assert WindowSize(5, 7).fitted(nodes).extra_nodes <= max(0.6 * nodes, 3)
 
 
-# --- SpS ---------------------------------------------------------------------------------------------------------
+# --- SpS ------------------------------------------------------------------------------------------
 def test_sps_yields_hugging_faces_assisted_text(load):
     model, assistant = qwen3(), qwen3(seed=1, layers=2)
     with torch.inference_mode():
-        theirs = model.generate(torch.tensor([PROMPT]), max_new_tokens=50, do_sample=False, assistant_model=assistant,
-                                eos_token_id=None, pad_token_id=0)[0, len(PROMPT):].tolist()
-    assert generate(Target(qwen3()), load("sps"), Request(PROMPT, 50)).output_ids == theirs == hugging_face(model, PROMPT, 50)
+        theirs = model.generate(
+            torch.tensor([PROMPT]),
+            max_new_tokens=50,
+            do_sample=False,
+            assistant_model=assistant,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(PROMPT) :].tolist()
+    assert (
+        generate(Model(qwen3()), load("sps"), Request(PROMPT, 50)).output_ids
+        == theirs
+        == hugging_face(model, PROMPT, 50)
+    )
 
 
 def test_sps_drafts_are_the_draft_models_own_text(load):
-    """After every step the draft equals a fresh greedy run of the draft model: its cache is kept right."""
-    target, drafter = Target(qwen3()), load("sps")
+    """After every step the draft equals a fresh greedy run of the draft model: its cache is kept
+    right.
+    """
+    target, drafter = Model(qwen3()), load("sps")
     target.reserve(200)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)
@@ -211,34 +250,36 @@ def test_sps_drafts_are_the_draft_models_own_text(load):
     for _ in range(8):
         proposed = drafter.propose(context(target, sequence, drafter, 100))
         expected = hugging_face(qwen3(seed=1, layers=2), PROMPT + sequence.ids, 5)
-        assert list(proposed.tokens[1:]) == expected[:len(proposed.tokens) - 1]
-        (out,), _ = verify(target, [(sequence, proposed)], drafter.needs)
+        assert list(proposed.tokens[1:]) == expected[: len(proposed.tokens) - 1]
+        out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
         drafter.observe(out)
 
 
 def test_sps_with_the_target_as_draft_model_is_always_right(target, load, tmp_path):
     qwen3().save_pretrained(tmp_path)
     for temperature in (0.0, 0.8):
-        same = load("sps", drafter_path=str(tmp_path), draft_tokens=5)
+        same = load("sps", sps_model=str(tmp_path), sps_tokens=5)
         result = generate(target, same, Request(PROMPT, 60, temperature=temperature))
         assert set(result.accept_lengths[:-1]) == {6}
 
 
 def test_sps_schedules(target, load):
-    confident = load("sps", draft_tokens=8, draft_confidence=0.99)
+    confident = load("sps", sps_tokens=8, sps_confidence=0.99)
     assert max(generate(target, confident, Request(PROMPT, 40)).draft_lengths) < 8
-    heuristic = load("sps", draft_schedule="heuristic", draft_tokens=5)
+    heuristic = load("sps", sps_schedule="heuristic", sps_tokens=5)
     lengths = generate(target, heuristic, Request(PROMPT, 60, temperature=1.0)).draft_lengths
     assert min(lengths) < 5
     with pytest.raises(UserError, match="constant, heuristic"):
-        load("sps", draft_schedule="often")
+        load("sps", sps_schedule="often")
 
 
 def test_sps_rejection_mode_draws_from_the_target(target, load):
-    """The first two tokens over many seeds have the target's distribution, though the texts are not vanilla's."""
+    """The first two tokens over many seeds have the target's distribution, though the texts are not
+    vanilla's.
+    """
     from tests.test_sampling import Counter, p_value
 
-    drafter = load("sps", sps_mode="rejection", draft_tokens=2)
+    drafter = load("sps", sps_mode="rejection", sps_tokens=2)
     counts: Counter = Counter()
     runs = 600
     for seed in range(runs):
@@ -255,7 +296,7 @@ def qwen3_logits(ids: list[int]) -> torch.Tensor:
         return qwen3()(torch.tensor([ids])).logits[0, -1]
 
 
-# --- composition and loading -------------------------------------------------------------------------------------
+# --- composition and loading ----------------------------------------------------------------------
 def test_sam_with_an_inner_drafter_uses_both(target, load):
     hybrid = load("sam_eagle3")
     hybrid.enter("question", "q")
@@ -265,19 +306,19 @@ def test_sam_with_an_inner_drafter_uses_both(target, load):
 
 
 def test_every_method_has_a_config_with_help():
-    for name in draft.names():
-        for config in draft.config_types(name):
+    for name in methods.names():
+        for config in methods.config_types(name):
             assert dataclasses.is_dataclass(config)
             assert all(f.metadata.get("help") for f in dataclasses.fields(config))
 
 
 def test_unknown_methods_and_options(target):
     with pytest.raises(UserError, match="did you mean 'eagle3'"):
-        draft.load("eagel3", target)
+        methods.load("eagel3", target)
     with pytest.raises(UserError, match="unknown method"):
-        draft.load("sam[nothing]", target)
+        methods.load("sam[nothing]", target)
     with pytest.raises(UserError, match="no option colour"):
-        draft.load("pld", target, {"colour": 1})
+        methods.load("pld", target, {"colour": 1})
 
 
 def test_artefacts_of_another_target_are_refused(target, load, tmp_path):
@@ -288,18 +329,16 @@ def test_artefacts_of_another_target_are_refused(target, load, tmp_path):
     other.resize_token_embeddings(VOCAB + 8)
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="another vocabulary"):
-        load("sps", drafter_path=str(tmp_path / "other"))
+        load("sps", sps_model=str(tmp_path / "other"))
     suffix_array.build(tmp_path / "store", [[1, 2]], {"vocab_size": VOCAB, "tokenizer": "abc"})
     with pytest.raises(UserError, match="another tokenizer"):
-        load("rest", datastore_path=str(tmp_path / "store"))
+        load("rest", rest_datastore=str(tmp_path / "store"))
     with pytest.raises(UserError, match="cannot use datastore"):
-        load("rest", datastore_path=str(tmp_path / "nothing"))
+        load("rest", rest_datastore=str(tmp_path / "nothing"))
     save_head(random_head(target).head, tmp_path / "head")
     with pytest.raises(UserError, match="a target of hidden size 32; this target has 64"):
-        draft.load("eagle3", Target(qwen3(hidden=64)), {"ea_model_path": str(tmp_path / "head")})
+        methods.load("eagle3", Model(qwen3(hidden=64)), {"eagle_head": str(tmp_path / "head")})
     weights = tmp_path / "head" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
-        load("eagle3", ea_model_path=str(tmp_path / "head"))
-
-
+        load("eagle3", eagle_head=str(tmp_path / "head"))

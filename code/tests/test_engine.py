@@ -1,4 +1,6 @@
-"""The engine against Hugging Face itself: texts, cache, trees, several sequences at once, features, recorded graphs."""
+"""The engine against Hugging Face itself: texts, cache, trees, several sequences at once, features,
+recorded graphs.
+"""
 
 import dataclasses
 
@@ -6,12 +8,13 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from model.draft import Draft, Needs, Request
+from model.contract import Draft, Needs, Request
 from model.engine import decode
-from model.engine.attention import Segment
 from model.engine.cache import KVCache
-from model.engine.decode import Sequence, generate, prefill
-from model.engine.target import Target
+from model.engine.decode import generate, prefill
+from model.engine.forward import Segment, Wanted
+from model.engine.model import Model
+from model.engine.sequence import Sequence
 from model.engine.verify import tree_mask, verify
 from model.errors import UserError
 from tests.conftest import PROMPT, VOCAB, llama, qwen3
@@ -19,35 +22,52 @@ from tests.conftest import PROMPT, VOCAB, llama, qwen3
 
 def hugging_face(model, prompt, new):
     with torch.inference_mode():
-        out = model.generate(torch.tensor([prompt]), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0)
-    return out[0, len(prompt):].tolist()
+        out = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=new,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    return out[0, len(prompt) :].tolist()
 
 
 def mistral(window):
     torch.manual_seed(3)
-    return MistralForCausalLM(MistralConfig(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=window, max_position_embeddings=512)).eval()
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=VOCAB,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            sliding_window=window,
+            max_position_embeddings=512,
+        )
+    ).eval()
 
 
 @pytest.mark.parametrize("graphs", (True, False))
 @pytest.mark.parametrize("make", (qwen3, llama, lambda: mistral(8), lambda: mistral(None)))
 def test_greedy_text_is_hugging_faces(make, graphs, load):
     expected = hugging_face(make(), PROMPT, 40)
-    result = generate(Target(make(), engine="graph" if graphs else "eager"), load("pld"), Request(PROMPT, 40))
+    result = generate(
+        Model(make(), engine="torchscript" if graphs else "eager"), load("pld"), Request(PROMPT, 40)
+    )
     assert result.output_ids == expected
 
 
 def test_a_sliding_window_masks_trees_by_position(load):
-    """Drafted nodes of a tree lie in other rows than positions: the window must follow positions."""
-    target = Target(mistral(6))
+    """Nodes of a tree lie in other rows than positions: the window must follow positions."""
+    target = Model(mistral(6))
     expected = hugging_face(mistral(6), PROMPT, 40)
     for method in ("recycling", "lookahead", "pia"):
         assert generate(target, load(method), Request(PROMPT, 40)).output_ids == expected
 
 
 def test_chunked_prefill_equals_a_whole_one(monkeypatch, load):
-    target, prompt = Target(qwen3()), [i % VOCAB for i in range(70)]
+    target, prompt = Model(qwen3()), [i % VOCAB for i in range(70)]
     target.reserve(200)
     whole = prefill(target, Sequence(Request(prompt, 5)), load("eagle3"))
     cache = target.cache.data.clone()
@@ -58,13 +78,19 @@ def test_chunked_prefill_equals_a_whole_one(monkeypatch, load):
 
 
 def test_node_logits_equal_plain_runs_of_their_paths():
-    target = Target(qwen3(), engine="eager")
+    target = Model(qwen3(), engine="eager")
     target.reserve(100)
     sequence = Sequence(Request(PROMPT, 20))
     prefill(target, sequence, _Nothing())
     tree = Draft([9, 1, 2, 3, 4, 5], [-1, 0, 0, 1, 3, 2], 6)
     depths = tree.depths()
-    segment = Segment(0, len(PROMPT), tree.tokens, [len(PROMPT) + d for d in depths], torch.from_numpy(tree_mask(tree)))
+    segment = Segment(
+        0,
+        len(PROMPT),
+        tree.tokens,
+        [len(PROMPT) + d for d in depths],
+        torch.from_numpy(tree_mask(tree)),
+    )
     logits = target.forward([segment]).logits
     for node in range(6):
         path, at = [], node
@@ -72,9 +98,9 @@ def test_node_logits_equal_plain_runs_of_their_paths():
             path.insert(0, tree.tokens[at])
             at = tree.parents[at]
         ids = PROMPT + path
-        plain = Target(qwen3(), engine="eager")
+        plain = Model(qwen3(), engine="eager")
         plain.reserve(100)
-        expected = plain.forward([Segment(0, 0, ids, range(len(ids)))]).logits[-1]
+        expected = plain.forward([Segment.causal(0, 0, ids)]).logits[-1]
         torch.testing.assert_close(logits[node], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -83,9 +109,14 @@ class _Nothing:
 
 
 def test_several_sequences_of_different_lengths_in_one_forward(target):
-    """Four ragged sequences with ragged trees, two of them forked from one prompt, against one at a time."""
+    """Four ragged sequences with ragged trees, two of them forked from one prompt, against one at a
+    time.
+    """
     prompts = [PROMPT, PROMPT[:5], PROMPT + PROMPT, PROMPT]
-    requests = [Request(p, 30, temperature=t, sample=i) for i, (p, t) in enumerate(zip(prompts, (0.0, 0.6, 1.0, 0.6)))]
+    requests = [
+        Request(p, 30, temperature=t, sample=i)
+        for i, (p, t) in enumerate(zip(prompts, (0.0, 0.6, 1.0, 0.6)))
+    ]
     alone = [generate(target, _drafter(i), r).output_ids for i, r in enumerate(requests)]
     target.reserve(120, slots=4)
     sequences, drafters = [], []
@@ -100,39 +131,44 @@ def test_several_sequences_of_different_lengths_in_one_forward(target):
         for i in active:
             context = decode.context(target, sequences[i], drafters[i], 16)
             work.append((sequences[i], drafters[i].propose(context)))
-        outs, _ = verify(target, work, Needs(max_nodes=100, topk=8))
+        outs = verify(target, work, Needs(max_nodes=100, target_topk=8)).outs
         for i, out in zip(active, outs):
             drafters[i].observe(out)
     assert [s.ids for s in sequences] == alone
 
 
 def _drafter(i: int):
-    from model import draft
+    from model import methods
 
-    return draft.load(("pld", "recycling", "sam", "pia")[i], Target(qwen3(layers=1)))
+    return methods.load(("pld", "recycling", "sam", "pia")[i], Model(qwen3(layers=1)))
 
 
 def test_features_are_hugging_faces_hidden_states(load):
     for graphs in (True, False):
-        target = Target(qwen3(), engine="graph" if graphs else "eager")
+        target = Model(qwen3(), engine="torchscript" if graphs else "eager")
         target.reserve(64)
-        found = target.forward([Segment(0, 0, PROMPT, range(len(PROMPT)))], feature_layers=(2, 4, 5)).features
+        wanted = Wanted(feature_layers=(2, 4, 5))
+        found = target.forward([Segment.causal(0, 0, PROMPT)], wanted).features
         with torch.inference_mode():
             states = qwen3()(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
-        torch.testing.assert_close(found, torch.cat([states[i][0] for i in (2, 4, 5)], dim=-1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            found, torch.cat([states[i][0] for i in (2, 4, 5)], dim=-1), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_recorded_graph_equals_the_eager_forward_at_any_length():
-    recorded, eager = Target(qwen3()), Target(qwen3(), engine="eager")
+    recorded, eager = Model(qwen3()), Model(qwen3(), engine="eager")
     for target in (recorded, eager):
         target.reserve(256)
     start = 0
     for rows in (3, 1, 1, 17, 1, 5, 64, 1, 2):
-        segment = Segment(0, start, [(7 * i) % VOCAB for i in range(start, start + rows)], range(start, start + rows))
+        tokens = [(7 * i) % VOCAB for i in range(start, start + rows)]
+        segment = Segment.causal(0, start, tokens)
         a, b = (t.forward([segment]).logits for t in (recorded, eager))
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
         start += rows
-    assert all(graph is not None for graph in recorded.graphs._graphs.values())
+    assert recorded.engine == "torchscript"
+    assert recorded.backend.recorded == 2  # with a mask, and without
 
 
 def test_a_model_that_cannot_be_recorded_runs_eagerly(monkeypatch, load):
@@ -140,7 +176,9 @@ def test_a_model_that_cannot_be_recorded_runs_eagerly(monkeypatch, load):
         raise RuntimeError("cannot record")
 
     monkeypatch.setattr(torch.jit, "trace", broken)
-    assert generate(Target(qwen3()), load("vanilla"), Request(PROMPT, 20)).output_ids == hugging_face(qwen3(), PROMPT, 20)
+    assert generate(
+        Model(qwen3()), load("vanilla"), Request(PROMPT, 20)
+    ).output_ids == hugging_face(qwen3(), PROMPT, 20)
 
 
 def test_cache_keeps_a_path_in_place():
@@ -157,9 +195,13 @@ def test_a_cache_in_several_blocks_generates_the_same_text(monkeypatch, load):
     """As on several GPUs: consecutive layers share a block, every block keeps the accepted rows."""
     from model.engine import cache as module
 
-    one = generate(Target(qwen3(), engine="eager"), load("recycling"), Request(PROMPT, 40)).output_ids
-    monkeypatch.setattr(module, "groupby", lambda devices: [(devices[0], devices[:3]), (devices[0], devices[3:])])
-    target = Target(qwen3(), engine="eager")
+    one = generate(
+        Model(qwen3(), engine="eager"), load("recycling"), Request(PROMPT, 40)
+    ).output_ids
+    monkeypatch.setattr(
+        module, "groupby", lambda devices: [(devices[0], devices[:3]), (devices[0], devices[3:])]
+    )
+    target = Model(qwen3(), engine="eager")
     assert generate(target, load("recycling"), Request(PROMPT, 40)).output_ids == one
     assert [len(block) for block in target.cache.blocks] == [3, 5]
 
@@ -168,11 +210,11 @@ def test_models_whose_text_would_depend_on_the_draft_are_refused():
     odd = llama()
     odd.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     with pytest.raises(UserError, match="'dynamic'"):
-        Target(odd)
+        Model(odd)
     hybrid = qwen3()
     hybrid.config.layer_types = ["linear_attention"] * 8
     with pytest.raises(UserError, match="linear_attention"):
-        Target(hybrid)
+        Model(hybrid)
 
 
 def test_a_drafter_that_ignores_the_cap_is_stopped(target):
@@ -184,13 +226,14 @@ def test_a_drafter_that_ignores_the_cap_is_stopped(target):
 
 
 def test_refusals():
-    target = Target(qwen3())
+    target = Model(qwen3())
     with pytest.raises(UserError, match="exceed the model's context of 2048"):
         decode.check(target, Request(PROMPT, 3000))
     with pytest.raises(UserError, match="empty"):
         decode.check(target, Request([], 10))
+    target.reserve(100)
     with pytest.raises(UserError, match=r"layers 0\.\.7"):
-        target.capture((2, 99))
+        target.forward([Segment.causal(0, 0, PROMPT)], Wanted(feature_layers=(2, 99)))
 
 
 def test_no_growth_over_generations(target, load):
@@ -198,11 +241,13 @@ def test_no_growth_over_generations(target, load):
     target.reserve(600)
     block = target.cache.data.data_ptr()
     for i in range(5):
-        generate(target, load("vanilla"), Request(PROMPT[:5 + i], 20))
+        generate(target, load("vanilla"), Request(PROMPT[: 5 + i], 20))
     assert target.cache.data.data_ptr() == block
 
 
 def test_half_precision_runs(load):
-    target = Target(qwen3().to(torch.bfloat16))
-    result = generate(target, load("pld"), dataclasses.replace(Request(PROMPT, 30), temperature=0.6))
+    target = Model(qwen3().to(torch.bfloat16))
+    result = generate(
+        target, load("pld"), dataclasses.replace(Request(PROMPT, 30), temperature=0.6)
+    )
     assert len(result.output_ids) == 30

@@ -1,5 +1,8 @@
-"""The same run spread over workers: same records, nothing lost when processes die. Real Ray clusters on this machine."""
+"""The same run spread over workers: same records, nothing lost when processes die. Real Ray
+clusters on this machine.
+"""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -14,19 +17,38 @@ import psutil
 import pytest
 
 from evaluation import inference
-from evaluation.errors import guarded
-from evaluation.records import read_records
+from evaluation.command import run_command
+from evaluation.records.reading import read_records
 from tests.test_harness import CODE
 
 ray = pytest.importorskip("ray")
-pool = pytest.importorskip("evaluation.pool")
+pool = pytest.importorskip("evaluation.running.pool")
 
-RUN = ["--method", "recycling", "--model-path", "mini", "--paradigm", "best_of_n", "--samples", "2", "--temperature", "0.6",
-       "--max-new-tokens", "24", "--question-end", "5", "--warmup", "0"]
+RUN = [
+    "--method",
+    "recycling",
+    "--model-path",
+    "mini",
+    "--paradigm",
+    "best_of_n",
+    "--samples",
+    "2",
+    "--temperature",
+    "0.6",
+    "--max-new-tokens",
+    "24",
+    "--question-end",
+    "5",
+    "--warmup",
+    "0",
+]
 
 
 def essence(path: Path) -> list[tuple]:
-    return sorted((r.key, r.output_ids, r.accept_lengths, r.draft_lengths, r.draft_source) for r in read_records(path))
+    return sorted(
+        (r.key, r.output_ids, r.accept_lengths, r.draft_lengths, r.draft_source)
+        for r in read_records(path)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +82,33 @@ def test_several_nodes_write_what_one_process_writes(alone, tmp_path, two_nodes)
     assert essence(path) == alone
 
 
-def _workers() -> list[int]:
-    """Process ids of this test's Ray actors, which Ray titles ray::Worker."""
-    found = subprocess.run(["pgrep", "-f", "^ray::Worker"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+def _workers(above: int | None = None) -> list[psutil.Process]:
+    """Ray actors (titled ray::Worker) of the clusters below a process: this one, or another.
+
+    Only those: other people's Ray on this machine is none of a test's business.
+    """
+    workers = []
+    for process in psutil.Process(above).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith("ray::Worker"):
+                workers.append(process)
+    return workers
+
+
+def _is_answering(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return ".answer" in " ".join(process.cmdline())
+    return False
 
 
 def _kill_when_answering(path: Path, times: int, killed: list[int]) -> None:
     """Kill a worker as soon as the run has begun to answer, `times` times."""
     deadline = time.time() + 240
     while len(killed) < times and time.time() < deadline:
-        answering = [p for p in _workers() if ".answer" in Path(f"/proc/{p}/cmdline").read_text()]
-        fresh = [p for p in answering if p not in killed]
+        fresh = [p for p in _workers() if _is_answering(p) and p.pid not in killed]
         if fresh and path.exists():
-            os.kill(fresh[0], signal.SIGKILL)
-            killed.append(fresh[0])
+            fresh[0].kill()
+            killed.append(fresh[0].pid)
         time.sleep(0.02)
 
 
@@ -88,7 +122,17 @@ def test_a_killed_workers_question_goes_to_another(alone, tmp_path):
 
 def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, tmp_path, capsys):
     path, killed = tmp_path / "r.jsonl", []
-    one = [*RUN, "--question-end", "1", "--max-new-tokens", "600", "--answer-file", str(path), "--workers", "1"]
+    one = [
+        *RUN,
+        "--question-end",
+        "1",
+        "--max-new-tokens",
+        "600",
+        "--answer-file",
+        str(path),
+        "--workers",
+        "1",
+    ]
     killer = threading.Thread(target=_kill_when_answering, args=(path, 3, killed), daemon=True)
     killer.start()
     inference.main_for(None, one)
@@ -99,11 +143,27 @@ def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, t
 
 def test_a_killed_driver_resumes(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--question-end", "40", "--answer-file", str(path),
-               "--workers", "2"]
-    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.inference",
+        *RUN,
+        "--question-end",
+        "40",
+        "--answer-file",
+        str(path),
+        "--workers",
+        "2",
+    ]
+    driver = subprocess.Popen(
+        command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.time() + 240
-    while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
+    while (
+        driver.poll() is None
+        and time.time() < deadline
+        and not (path.exists() and path.stat().st_size)
+    ):
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
@@ -118,24 +178,27 @@ def _remove_when_answering(cluster, node, path: Path, removed: list[int]) -> Non
     raylet = node.all_processes["raylet"][0].process.pid
     deadline = time.time() + 240
     while not removed and time.time() < deadline:
-        mine = [p for p in _workers() if psutil.Process(p).ppid() == raylet
-                and ".answer" in Path(f"/proc/{p}/cmdline").read_text()]
-        if mine and path.exists():
+        on_node = [p.pid for p in _workers(raylet) if _is_answering(p)]
+        if on_node and path.exists():
             cluster.remove_node(node, allow_graceful=False)
-            removed += mine
+            removed += on_node
         time.sleep(0.02)
 
 
 def test_a_lost_nodes_question_goes_to_another(alone, tmp_path, two_nodes):
     path, removed = tmp_path / "r.jsonl", []
     node = next(iter(two_nodes.worker_nodes))
-    threading.Thread(target=_remove_when_answering, args=(two_nodes, node, path, removed), daemon=True).start()
+    threading.Thread(
+        target=_remove_when_answering, args=(two_nodes, node, path, removed), daemon=True
+    ).start()
     inference.main_for(None, [*RUN, "--answer-file", str(path), "--ray-address", two_nodes.address])
     assert removed and essence(path) == alone
 
 
 class Forgetful(pool.Worker):
-    """A worker that runs out of memory on question 2, the first `times` times; counted in files, for it is killed."""
+    """A worker that runs out of memory on question 2, the first `times` times; counted in files,
+    for it is killed.
+    """
 
     folder: Path
     times = 1
@@ -145,21 +208,32 @@ class Forgetful(pool.Worker):
         if question.id != "2" or len(list(self.folder.glob("2-*"))) >= self.times:
             return records
         (self.folder / f"{question.id}-{os.getpid()}").touch()
-        return [dataclasses.replace(r, finish_reason="failed", error="OutOfMemoryError: CUDA out of memory") for r in records]
+        return [
+            dataclasses.replace(
+                r, finish_reason="failed", error="OutOfMemoryError: CUDA out of memory"
+            )
+            for r in records
+        ]
 
 
 @pytest.mark.parametrize("times", (1, 3))
-def test_a_question_that_fills_a_workers_memory_goes_to_another(times, alone, monkeypatch, tmp_path):
+def test_a_question_that_fills_a_workers_memory_goes_to_another(
+    times, alone, monkeypatch, tmp_path
+):
     path = tmp_path / "r.jsonl"
     kind = type("Worker", (Forgetful,), {"folder": tmp_path, "times": times})
-    monkeypatch.setattr(pool.Pool, "start_worker", functools.partialmethod(_start, kind, pool.Pool.start_worker))
+    monkeypatch.setattr(
+        pool.Pool, "start_worker", functools.partialmethod(_start, kind, pool.Pool.start_worker)
+    )
     inference.main_for(None, [*RUN, "--answer-file", str(path), "--workers", "2"])
     assert len(list(tmp_path.glob("2-*"))) == times
     if times < pool.TRIES:
         assert essence(path) == alone and not any(r.failed for r in read_records(path))
     else:
         failed = [r for r in read_records(path) if r.failed]
-        assert {r.question_id for r in failed} == {"2"} and all("CUDA out of memory" in r.error for r in failed)
+        assert {r.question_id for r in failed} == {"2"} and all(
+            "CUDA out of memory" in r.error for r in failed
+        )
 
 
 def _start(self, kind, original):
@@ -169,34 +243,66 @@ def _start(self, kind, original):
 
 def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [sys.executable, "-m", "evaluation.inference", *RUN, "--question-end", "40", "--answer-file", str(path),
-               "--workers", "2"]
-    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs inherit that it is ignored
-    driver = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.inference",
+        *RUN,
+        "--question-end",
+        "40",
+        "--answer-file",
+        str(path),
+        "--workers",
+        "2",
+    ]
+    listen = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # background jobs inherit that it is ignored
+    driver = subprocess.Popen(
+        command,
+        cwd=CODE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,
+    )
     deadline = time.time() + 240
-    while driver.poll() is None and time.time() < deadline and not (path.exists() and path.stat().st_size):
+    while (
+        driver.poll() is None
+        and time.time() < deadline
+        and not (path.exists() and path.stat().st_size)
+    ):
         time.sleep(0.02)
+    workers = _workers(driver.pid)
+    assert workers
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130 and "Traceback" not in said and "same command" in said
-    assert not _workers()
+    assert not psutil.wait_procs(workers, timeout=30)[1]
     kept = essence(path)
     assert kept
     subprocess.run(command, cwd=CODE, check=True, capture_output=True)
     whole = essence(path)
-    assert len(whole) == 80 and all(k in whole for k in kept) and [k for k in whole if k in alone] == alone
+    assert (
+        len(whole) == 80
+        and all(k in whole for k in kept)
+        and [k for k in whole if k in alone] == alone
+    )
 
 
 def test_without_ray_one_clear_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    for name in [m for m in sys.modules if m.startswith("evaluation.pool")]:
+    for name in [m for m in sys.modules if m.startswith("evaluation.running.pool")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit) as stop:
-        guarded(lambda: inference.main_for(None, [*RUN, "--workers", "2"]))()
+        run_command(lambda: inference.main_for(None, [*RUN, "--workers", "2"]))()
     assert stop.value.code == 2 and "pip install -e 'code[ray]'" in capsys.readouterr().err
 
 
 def test_the_plain_loop_imports_nothing_of_ray():
-    code = ("import sys; from evaluation import inference; inference.parse(['--method', 'pld', '--model-path', 'mini']);"
-            "sys.exit(any(m == 'ray' or m.startswith('ray.') for m in sys.modules))")
+    code = (
+        "import sys; from evaluation import inference; inference.parse(['--method', 'pld',"
+        " '--model-path', 'mini']);"
+        "sys.exit(any(m == 'ray' or m.startswith('ray.') for m in sys.modules))"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=CODE, check=True)

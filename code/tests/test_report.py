@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation import acceptance, leaderboard, metrics, redundancy, speed, verdicts
-from evaluation.boxed import last_boxed
-from evaluation.comparison import gather
-from evaluation.metrics import Total
+from evaluation import leaderboard, speed
+from evaluation import redundancy as redundancy_command
+from evaluation.analysis import acceptance, metrics, redundancy, verdicts
+from evaluation.analysis.comparison import gather
+from evaluation.records.manifest import Manifest
+from evaluation.records.totals import Total, by_question
+from evaluation.records.writer import RecordWriter
 from evaluation.report import __main__ as report
-from evaluation.writer import RecordWriter
+from evaluation.report.tables import verdict_text
+from evaluation.tasks.boxed import last_boxed
 from model.errors import UserError
 from tests.test_bad_input import stopped
 from tests.test_harness import record
@@ -24,14 +28,16 @@ from tests.test_harness import record
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 def totals(seconds: list[float]) -> dict[str, Total]:
     return {str(i): Total(100, s) for i, s in enumerate(seconds)}
 
 
 def test_speed_up_of_known_totals():
     up = metrics.speed_up(totals([1, 2, 4]), totals([2, 4, 4]))
-    assert up.ratio == pytest.approx(10 / 7) and up.mean == pytest.approx(5 / 3) and up.questions == 3
+    assert (
+        up.ratio == pytest.approx(10 / 7) and up.mean == pytest.approx(5 / 3) and up.questions == 3
+    )
     assert up.low <= up.ratio <= up.high
     alone = metrics.speed_up(totals([1]), totals([2]))
     assert alone.ratio == 2 and np.isnan(alone.low)
@@ -39,7 +45,7 @@ def test_speed_up_of_known_totals():
 
 def test_a_question_with_a_failed_generation_is_left_out():
     good, bad = record("1"), record("2", finish_reason="failed", new_tokens=None, wall_time=None)
-    assert set(metrics.by_question([good, record("2"), bad])) == {"1"}
+    assert set(by_question([good, record("2"), bad])) == {"1"}
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -57,48 +63,81 @@ def test_verdicts_tell_apart_what_differs_and_nothing_else():
     rng = np.random.default_rng(1)
     base = rng.uniform(1, 3, 30)
     same, faster = base * rng.lognormal(0, 0.05, 30), base / 1.3 * rng.lognormal(0, 0.05, 30)
-    found = {(v.a, v.b): v for v in verdicts.all_pairs(
-        {"a": totals(base.tolist()), "b": totals(same.tolist()), "c": totals(faster.tolist())})}
-    assert all(v.text == "c faster" for (a, _), v in found.items() if a == "c")
+    found = {
+        (v.a, v.b): v
+        for v in verdicts.all_pairs(
+            {"a": totals(base.tolist()), "b": totals(same.tolist()), "c": totals(faster.tolist())}
+        )
+    }
+    assert all(v.winner == "c" for (a, _), v in found.items() if a == "c")
     (tie,) = [v for pair, v in found.items() if "c" not in pair]
-    assert tie.text == "not distinguishable" and 0.005 < tie.could_show < 0.1
+    assert tie.outcome == "not distinguishable" and 0.005 < tie.could_show < 0.1
 
 
 def test_smallest_difference_has_the_power_it_claims():
     """At the stated difference a paired t-test on log-ratios rejects in about 80 % of runs."""
     rng, hits, runs, sd = np.random.default_rng(2), 0, 400, 0.1
     base = np.ones(40)
-    shown = np.log1p(verdicts.smallest_difference((base, base, base, np.exp(rng.normal(0, sd, 40)))))
+    shown = np.log1p(
+        verdicts.smallest_difference(
+            metrics.Paired(base, base, base, np.exp(rng.normal(0, sd, 40)))
+        )
+    )
     for _ in range(runs):
         hits += stats.ttest_1samp(rng.normal(shown, sd, 40), 0).pvalue < 0.05
     assert 0.6 < hits / runs < 0.95
 
 
 def test_acceptance_by_everything():
-    r = record(output_ids=[9, 1, 2, 7, 3, 4, 5, 6], new_tokens=8, accept_lengths=[3, 1, 3], draft_lengths=[4, 0, 2],
-               draft_source=[["sam", 1], ["none", 1], ["eagle3", 1]])
-    assert acceptance.by_phase([r], 7)["thinking"].emitted == 3 and acceptance.by_phase([r], 7)["answer"].emitted == 4
+    r = record(
+        output_ids=[9, 1, 2, 7, 3, 4, 5, 6],
+        new_tokens=8,
+        accept_lengths=[3, 1, 3],
+        draft_lengths=[4, 0, 2],
+        draft_source=[["sam", 1], ["none", 1], ["eagle3", 1]],
+    )
+    assert (
+        acceptance.by_phase([r], 7)["thinking"].emitted == 3
+        and acceptance.by_phase([r], 7)["answer"].emitted == 4
+    )
     assert set(acceptance.by_phase([r], None)) == {"thinking"}
-    assert {k: t.mat for k, t in acceptance.by_source([r]).items()} == {"sam": 3, "none": 1, "eagle3": 3}
+    assert {k: t.mat for k, t in acceptance.by_source([r]).items()} == {
+        "sam": 3,
+        "none": 1,
+        "eagle3": 3,
+    }
     survival = acceptance.by_draft_position([r])
     assert [survival.rate(d) for d in (1, 2, 3)] == [1, 1, 0]
     assert sum(t.emitted for t in acceptance.by_place([r])) == 7
 
 
-@pytest.mark.parametrize("ids, loops", [([1, 2, 3] * 40, True), (list(range(150)), False), ([*range(100), *[5] * 70], True),
-                                        ([1, 2] * 10, False)])
+@pytest.mark.parametrize(
+    "ids, loops",
+    [
+        ([1, 2, 3] * 40, True),
+        (list(range(150)), False),
+        ([*range(100), *[5] * 70], True),
+        ([1, 2] * 10, False),
+    ],
+)
 def test_looping_rule(ids, loops):
     assert acceptance.looping(record(output_ids=ids, finish_reason="length")) is loops
 
 
 def test_redundancy_counts_by_hand():
-    first, second = record(sample=0, output_ids=[1, 2, 1, 2]), record(sample=1, output_ids=[1, 2, 5])
+    first, second = (
+        record(sample=0, output_ids=[1, 2, 1, 2]),
+        record(sample=1, output_ids=[1, 2, 5]),
+    )
     found = redundancy.recurrence([first, second], 2)
     # 2-grams: 12 21 12 | 12 25: own once, in the other sample once
-    assert found["own"] == pytest.approx(1 / 5) and found["samples"] == pytest.approx(1 / 5)
-    assert found["any"] == pytest.approx(2 / 5) and found["rounds"] == 0
+    assert found.same_text == pytest.approx(1 / 5) and found.other_samples == pytest.approx(1 / 5)
+    assert found.anywhere == pytest.approx(2 / 5) and found.earlier_rounds == 0
     bins = redundancy.longest_matches([first, second])
-    assert bins["whole question"][redundancy.MATCHES.index(2)] > bins["same text"][redundancy.MATCHES.index(2)]
+    assert (
+        bins.whole_question[redundancy.MATCHES.index(2)]
+        > bins.same_text[redundancy.MATCHES.index(2)]
+    )
 
 
 def test_last_boxed_balances_braces():
@@ -107,16 +146,28 @@ def test_last_boxed_balances_braces():
     assert last_boxed("nothing") is None
 
 
-# --- a synthetic run, its report, table and leaderboard ----------------------------------------------------------
-def synthetic(folder: Path, questions: int = 6, tokens: int = 60, methods=("vanilla", "pld", "sam"), seed: int = 0,
-              **settings) -> Path:
+# --- a synthetic run, its report, table and leaderboard -------------------------------------------
+def synthetic(
+    folder: Path,
+    questions: int = 6,
+    tokens: int = 60,
+    methods=("vanilla", "pld", "sam"),
+    seed: int = 0,
+    **settings,
+) -> Path:
     rng = np.random.default_rng(seed)
-    texts = {(q, s): rng.integers(0, 50, tokens).tolist() for q in range(questions) for s in range(2)}
+    texts = {
+        (q, s): rng.integers(0, 50, tokens).tolist() for q in range(questions) for s in range(2)
+    }
     for method in methods:
         path = folder / f"{method}.jsonl"
-        book = {"settings": {"model": "m", "seed": 0, "questions_hash": "h", **settings}, "questions": questions,
-                "end_think_id": 7, "device": f"machine {seed}"}
-        with RecordWriter(path, book, 2) as writer:
+        book = {
+            "settings": {"model": "m", "seed": 0, "questions_hash": "h", **settings},
+            "questions": questions,
+            "end_think_id": 7,
+            "device": f"machine {seed}",
+        }
+        with RecordWriter(path, Manifest(book), 2) as writer:
             for q in range(questions):
                 writer.append([made(method, q, s, texts[q, s], rng) for s in range(2)])
     return folder
@@ -128,9 +179,22 @@ def made(method: str, q: int, s: int, ids: list[int], rng: np.random.Generator):
     steps += [len(ids) - 1 - sum(steps)] * (sum(steps) < len(ids) - 1)
     seconds = 0.01 * len(steps) * rng.lognormal(0, 0.05)
     source = [["none" if method == "vanilla" else method, len(steps)]]
-    return record(str(q), s, method=method, temperature=0.6, category=f"c{q % 4}", output_ids=ids, new_tokens=len(ids),
-                  accept_lengths=steps, draft_lengths=[0 if method == "vanilla" else 4] * len(steps), draft_source=source,
-                  wall_time=seconds, verify_time=0.8 * seconds, draft_time=0.1 * seconds, prefill_time=0.05 * seconds)
+    return record(
+        str(q),
+        s,
+        method=method,
+        temperature=0.6,
+        category=f"c{q % 4}",
+        output_ids=ids,
+        new_tokens=len(ids),
+        accept_lengths=steps,
+        draft_lengths=[0 if method == "vanilla" else 4] * len(steps),
+        draft_source=source,
+        wall_time=seconds,
+        verify_time=0.8 * seconds,
+        draft_time=0.1 * seconds,
+        prefill_time=0.05 * seconds,
+    )
 
 
 def run(monkeypatch, main, *flags) -> None:
@@ -140,22 +204,45 @@ def run(monkeypatch, main, *flags) -> None:
 
 def test_speed_table_and_plot(monkeypatch, capsys, tmp_path):
     synthetic(tmp_path)
-    run(monkeypatch, speed.main, tmp_path, "--json", tmp_path / "s.json", "--plot", tmp_path / "s.png", "--format", "markdown")
+    run(
+        monkeypatch,
+        speed.main,
+        tmp_path,
+        "--json",
+        tmp_path / "s.json",
+        "--plot",
+        tmp_path / "s.png",
+        "--format",
+        "markdown",
+    )
     rows = {r["method"]: r for r in json.loads((tmp_path / "s.json").read_text())}
-    assert rows["vanilla"]["speed_up"] == 1 and 2.5 < rows["sam"]["speed_up"] < 3.5 and rows["pld"]["mat"] == pytest.approx(
-        59 / 30)
+    assert (
+        rows["vanilla"]["speed_up"] == 1
+        and 2.5 < rows["sam"]["speed_up"] < 3.5
+        and rows["pld"]["mat"] == pytest.approx(59 / 30)
+    )
     assert (tmp_path / "s.png").stat().st_size > 5000 and "| vanilla" in capsys.readouterr().out
 
 
 def test_two_files_as_in_the_published_benchmark(monkeypatch, capsys, tmp_path):
     synthetic(tmp_path)
-    run(monkeypatch, speed.main, "--file-path", tmp_path / "sam.jsonl", "--base-path", tmp_path / "vanilla.jsonl",
-        "--formula", "original")
+    run(
+        monkeypatch,
+        speed.main,
+        "--file-path",
+        tmp_path / "sam.jsonl",
+        "--base-path",
+        tmp_path / "vanilla.jsonl",
+        "--formula",
+        "original",
+    )
     assert "speed-up" in capsys.readouterr().out
 
 
 def test_leaderboard_ranks_and_refuses(monkeypatch, capsys, tmp_path):
-    one, two, other = (synthetic(tmp_path / n, seed=i) for i, n in enumerate(("one", "two", "three")))
+    one, two, other = (
+        synthetic(tmp_path / n, seed=i) for i, n in enumerate(("one", "two", "three"))
+    )
     run(monkeypatch, leaderboard.main, one, two, "--csv", tmp_path / "l.csv")
     lines = (tmp_path / "l.csv").read_text().splitlines()
     assert len(lines) == 7 and lines[1].split(",")[1] == "sam"
@@ -177,8 +264,8 @@ def test_report_bad_input(monkeypatch, capsys, tmp_path):
     text = (tmp_path / "sam.jsonl").read_text()
     (tmp_path / "sam.jsonl").write_text(text.replace('"prompt_hash": "h"', '"prompt_hash": "x"'))
     assert "different prompts" in line(tmp_path)
-    (tmp_path / "sam.jsonl").write_text(text.replace('"schema": 1', '"schema": 2'))
-    assert "schema 2 is unknown" in line(tmp_path)
+    (tmp_path / "sam.jsonl").write_text(text.replace('"schema": 2', '"schema": 9'))
+    assert "schema 9 is unknown" in line(tmp_path)
 
 
 def test_a_report_over_an_unfinished_run_says_what_is_missing(monkeypatch, capsys, tmp_path):
@@ -191,12 +278,33 @@ def test_a_report_over_an_unfinished_run_says_what_is_missing(monkeypatch, capsy
     assert (tmp_path / "report" / "report.html").exists()
 
 
-def test_a_method_that_only_failed_or_has_nothing_in_common_yet_is_said(monkeypatch, capsys, tmp_path):
+def test_a_method_that_only_failed_or_has_nothing_in_common_yet_is_said(
+    monkeypatch, capsys, tmp_path
+):
     synthetic(tmp_path)
-    for method, change in (("pld", {"finish_reason": "failed", "new_tokens": None, "wall_time": None, "accept_lengths": [],
-                                    "draft_lengths": [], "draft_source": [], "output_ids": [], "error": "x"}), ("sam", {})):
+    for method, change in (
+        (
+            "pld",
+            {
+                "finish_reason": "failed",
+                "new_tokens": None,
+                "wall_time": None,
+                "accept_lengths": [],
+                "draft_lengths": [],
+                "draft_source": [],
+                "output_ids": [],
+                "error": "x",
+            },
+        ),
+        ("sam", {}),
+    ):
         path = tmp_path / f"{method}.jsonl"
-        path.write_text("".join(json.dumps({**json.loads(line), **change}) + "\n" for line in path.read_text().splitlines()))
+        path.write_text(
+            "".join(
+                json.dumps({**json.loads(line), **change}) + "\n"
+                for line in path.read_text().splitlines()
+            )
+        )
     run(monkeypatch, speed.main, tmp_path)
     run(monkeypatch, report.main, tmp_path)
     assert "pld.jsonl: no finished question in common" in capsys.readouterr().out
@@ -205,7 +313,9 @@ def test_a_method_that_only_failed_or_has_nothing_in_common_yet_is_said(monkeypa
 def test_other_budgets_are_said(monkeypatch, capsys, tmp_path):
     synthetic(tmp_path)
     book = json.loads((tmp_path / "sam.manifest.json").read_text())
-    (tmp_path / "sam.manifest.json").write_text(json.dumps({**book, "settings": {**book["settings"], "dtype": "bfloat16"}}))
+    (tmp_path / "sam.manifest.json").write_text(
+        json.dumps({**book, "settings": {**book["settings"], "dtype": "bfloat16"}})
+    )
     run(monkeypatch, speed.main, tmp_path)
     assert "differ in dtype" in capsys.readouterr().out
 
@@ -215,11 +325,11 @@ def test_repeats_are_pooled_and_noise_is_shown(tmp_path):
     synthetic(tmp_path / "b", seed=0)
     (setting,) = gather(tmp_path, [])
     (noise,) = setting.noise
-    assert len(setting.vanilla.runs) == 2 and noise.text == "not distinguishable"
+    assert len(setting.vanilla.runs) == 2 and noise.outcome == "not distinguishable"
     assert setting.vanilla.totals["0"].tokens == 2 * 120
     texts = setting.vanilla.texts
     assert len(texts) == 12  # a repeat's text is no earlier text of the question
-    assert redundancy.recurrence(texts, 8)["samples"] < 0.1
+    assert redundancy.recurrence(texts, 8).other_samples < 0.1
     synthetic(tmp_path / "c", seed=0)
     (setting,) = gather(tmp_path, [])
     assert [(v.a[-1], v.b[-1]) for v in setting.noise] == [("1", "2"), ("1", "3"), ("2", "3")]
@@ -229,39 +339,61 @@ def test_runs_with_other_options_are_no_repeats(tmp_path, monkeypatch, capsys):
     synthetic(tmp_path / "a")
     synthetic(tmp_path / "b", methods=("sam",), memory_scope="request")
     (setting,) = gather(tmp_path, [])
-    assert [m.name for m in setting.methods] == ["vanilla", "pld", "sam", "sam (memory_scope request)"]
+    assert [m.name for m in setting.methods] == [
+        "vanilla",
+        "pld",
+        "sam",
+        "sam (memory_scope request)",
+    ]
     run(monkeypatch, speed.main, tmp_path)
     assert "sam (memory_scope request)" in capsys.readouterr().out
 
 
 def test_a_speed_up_within_the_noise_is_no_verdict():
     base = totals([1.0] * 8)
-    (verdict,) = verdicts.all_pairs({"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base})
-    assert verdict.text == "a faster"
-    (verdict,) = verdicts.all_pairs({"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base}, noise=1.1)
-    assert verdict.text == "within the noise"
+    (verdict,) = verdicts.all_pairs(
+        {"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base}
+    )
+    assert verdict.outcome == "a faster"
+    (verdict,) = verdicts.all_pairs(
+        {"a": totals([0.95, 0.96, 0.94, 0.95, 0.95, 0.96, 0.95, 0.94]), "b": base}, noise=1.1
+    )
+    assert verdict.outcome == "within the noise"
     (verdict,) = verdicts.all_pairs({"a": totals([0.5] * 5), "b": totals([1.0] * 5)})
-    assert verdict.text == "too few questions (5)"
+    assert verdict_text(verdict) == "too few questions (5)"
 
 
 def test_few_questions_are_not_told_apart_more_often_than_promised():
-    """Two identical methods, 8 questions: the plain percentile interval says 'faster' in 14 % of runs."""
+    """Two identical methods, 8 questions: the plain percentile interval says 'faster' in 14 % of
+    runs.
+    """
     rng, found, runs = np.random.default_rng(1), 0, 800
     for _ in range(runs):
         base = rng.lognormal(0, 1, 8)
-        a, b = ({str(i): Total(int(1000 * t), t * noise) for i, (t, noise) in enumerate(zip(base, rng.lognormal(0, 0.1, 8)))}
-                for _ in range(2))
-        found += verdicts.compare("a", "b", a, b).text != "not distinguishable"
-    assert found / runs < 0.11  # 7 to 8 % expected; the plain interval's 14 % falls below this once in a hundred runs
+        a, b = (
+            {
+                str(i): Total(int(1000 * t), t * noise)
+                for i, (t, noise) in enumerate(zip(base, rng.lognormal(0, 0.1, 8)))
+            }
+            for _ in range(2)
+        )
+        found += verdicts.compare("a", "b", a, b).outcome != "not distinguishable"
+    assert (
+        found / runs < 0.11
+    )  # 7 to 8 % expected; the plain interval's 14 % falls below this once in a hundred runs
 
 
 def test_cost_and_acceptance_are_of_the_questions_the_speed_up_is_of(tmp_path):
     synthetic(tmp_path)
     path = tmp_path / "vanilla.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # vanilla has finished two questions
+    path.write_text(
+        "".join(path.read_text().splitlines(keepends=True)[:4])
+    )  # vanilla has finished two questions
     (setting,) = gather(tmp_path, [])
     sam = setting.methods[2]
-    assert setting.shared(sam) == {"0", "1"} and {r.question_id for r in sam.on(setting.shared(sam))} == {"0", "1"}
+    assert setting.shared(sam) == {"0", "1"} and {
+        r.question_id for r in sam.on(setting.shared(sam))
+    } == {"0", "1"}
 
 
 def test_thinking_that_loops_is_counted_though_it_was_ended_by_force():
@@ -272,18 +404,37 @@ def test_thinking_that_loops_is_counted_though_it_was_ended_by_force():
 
 
 def test_draft_positions_count_only_drafts_that_reach_them():
-    r = record(accept_lengths=[3] * 40 + [2] * 40, draft_lengths=[4] * 40 + [1] * 40, draft_source=[["sam", 80]])
+    r = record(
+        accept_lengths=[3] * 40 + [2] * 40,
+        draft_lengths=[4] * 40 + [1] * 40,
+        draft_source=[["sam", 80]],
+    )
     assert acceptance.by_draft_position([r]).rates() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(("damage", "said"), (
-    (lambda f: (f / "sam.manifest.json").write_text("{"), "sam.manifest.json is damaged"),
-    (lambda f: (f / "sam.manifest.json").write_text("[]"), "is no manifest"),
-    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text() * 2), "12 generations twice"),
-    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text() + (f / "pld.jsonl").read_text()), "mixes runs"),
-    (lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text().replace('"forced_tokens": 0', '"forced_tokens": "x"')),
-     "forced_tokens of a finished generation"),
-))
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    (
+        (lambda f: (f / "sam.manifest.json").write_text("{"), "sam.manifest.json is damaged"),
+        (lambda f: (f / "sam.manifest.json").write_text("[]"), "is no manifest"),
+        (
+            lambda f: (f / "sam.jsonl").write_text((f / "sam.jsonl").read_text() * 2),
+            "12 generations twice",
+        ),
+        (
+            lambda f: (f / "sam.jsonl").write_text(
+                (f / "sam.jsonl").read_text() + (f / "pld.jsonl").read_text()
+            ),
+            "mixes runs",
+        ),
+        (
+            lambda f: (f / "sam.jsonl").write_text(
+                (f / "sam.jsonl").read_text().replace('"forced_tokens": 0', '"forced_tokens": "x"')
+            ),
+            "forced_tokens of a finished generation",
+        ),
+    ),
+)
 def test_damaged_runs_are_one_clear_line(damage, said, tmp_path, monkeypatch):
     synthetic(tmp_path)
     damage(tmp_path)
@@ -299,8 +450,18 @@ def test_damaged_extras_are_said_and_the_report_appears(tmp_path, monkeypatch, c
     (tmp_path / "lost.jsonl").write_text((tmp_path / "sam.jsonl").read_text())
     run(monkeypatch, report.main, tmp_path)
     out = capsys.readouterr().out
-    assert "is no cost curve" in out and "sam.scores.json is damaged" in out and "lost.jsonl: records without a manifest" in out
-    curve = {"nodes": [1, 8], "seconds": [1, 2], "contexts": {"512": [1, 2]}, "model": "m", "device": "elsewhere"}
+    assert (
+        "is no cost curve" in out
+        and "sam.scores.json is damaged" in out
+        and "lost.jsonl: records without a manifest" in out
+    )
+    curve = {
+        "nodes": [1, 8],
+        "seconds": [1, 2],
+        "contexts": {"512": [1, 2]},
+        "model": "m",
+        "device": "elsewhere",
+    }
     (tmp_path / "calibration.json").write_text(json.dumps(curve))
     run(monkeypatch, report.main, tmp_path)
     assert "was measured elsewhere (device elsewhere / machine 0)" in capsys.readouterr().out
@@ -312,8 +473,11 @@ def test_damaged_extras_are_said_and_the_report_appears(tmp_path, monkeypatch, c
 
 def test_tables_file_in_every_format(tmp_path, monkeypatch):
     synthetic(tmp_path)
-    for form, suffix, heading in (("plain", "txt", "best_of_n, T = 0.6: Time"), ("markdown", "md", "## best_of_n, T = 0.6: Time"),
-                                  ("latex", "tex", "\\section*{best\\_of\\_n, T = 0.6: Time}")):
+    for form, suffix, heading in (
+        ("plain", "txt", "best_of_n, T = 0.6: Time"),
+        ("markdown", "md", "## best_of_n, T = 0.6: Time"),
+        ("latex", "tex", "\\section*{best\\_of\\_n, T = 0.6: Time}"),
+    ):
         run(monkeypatch, report.main, tmp_path, "--format", form)
         text = (tmp_path / "report" / f"tables.{suffix}").read_text()
         assert heading in text and "Hesterberg" in text and "Recurrence of n-grams" in text
@@ -321,7 +485,7 @@ def test_tables_file_in_every_format(tmp_path, monkeypatch):
 
 def test_redundancy_is_a_command(tmp_path, monkeypatch, capsys):
     synthetic(tmp_path)
-    run(monkeypatch, redundancy.main, tmp_path, "--format", "markdown")
+    run(monkeypatch, redundancy_command.main, tmp_path, "--format", "markdown")
     assert "Longest earlier match" in capsys.readouterr().out
 
 
@@ -333,7 +497,9 @@ def test_without_any_vanilla_there_is_no_speed_table(tmp_path, monkeypatch):
 
 
 def test_five_hundred_long_generations_report_in_time_and_memory(monkeypatch, tmp_path):
-    """500 generations of 15,000 tokens in under 60 s and 4 GB; a quarter of that here, in a process of its own."""
+    """500 generations of 15,000 tokens in under 60 s and 4 GB; a quarter of that here, in a process
+    of its own.
+    """
     import resource
 
     synthetic(tmp_path, questions=21, tokens=15_000)
@@ -344,7 +510,11 @@ def test_five_hundred_long_generations_report_in_time_and_memory(monkeypatch, tm
         monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
         os._exit(report.main())
     _, status, usage = os.wait4(pid, 0)
-    assert status == 0 and usage.ru_maxrss < 2 << 20, (status, usage.ru_maxrss, time.time() - before)
+    assert status == 0 and usage.ru_maxrss < 2 << 20, (
+        status,
+        usage.ru_maxrss,
+        time.time() - before,
+    )
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
@@ -356,8 +526,16 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
     run(monkeypatch, report.main, tmp_path)
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                 "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path}/profile",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
@@ -372,19 +550,28 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
         assert browser.find_element(By.ID, "step").text == "step 3"
         assert len(browser.find_elements(By.CSS_SELECTOR, ".step.now")) == 2
         drafted = browser.find_elements(By.CSS_SELECTOR, ".drafted")
-        assert drafted and drafted[0].value_of_css_property("background-color") != "rgba(217, 217, 217, 1)"
+        assert (
+            drafted
+            and drafted[0].value_of_css_property("background-color") != "rgba(217, 217, 217, 1)"
+        )
         current = [e.text for e in browser.find_elements(By.CSS_SELECTOR, ".current")]
         assert current == ["step 3: pld: 1 accepted + 1", "step 3: sam: 2 accepted + 1"]
         assert browser.find_element(By.CSS_SELECTOR, ".step sub").text == "1"
         browser.find_element(By.ID, "back").click()
         later = browser.find_elements(By.CSS_SELECTOR, ".column:first-child .later")
-        assert len(later) == len(browser.find_elements(By.CSS_SELECTOR, ".column:first-child .step")) - 3
+        assert (
+            len(later)
+            == len(browser.find_elements(By.CSS_SELECTOR, ".column:first-child .step")) - 3
+        )
         browser.find_element(By.ID, "all").click()
         assert browser.find_elements(By.CSS_SELECTOR, ".later, .now") == []
         browser.find_element(By.CSS_SELECTOR, "#methods input[value=vanilla]").click()
         assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 3
         assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
-        assert "http" not in (tmp_path / "report" / "report.html").read_text().replace("http://www.w3.org", "").replace(
-            "https://matplotlib.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+        assert "http" not in (tmp_path / "report" / "report.html").read_text().replace(
+            "http://www.w3.org", ""
+        ).replace("https://matplotlib.org", "").replace("http://purl.org", "").replace(
+            "http://creativecommons.org", ""
+        )
     finally:
         browser.quit()

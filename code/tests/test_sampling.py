@@ -1,8 +1,8 @@
-"""The noise, the target's own tokens and speculative rejection sampling, against exact probabilities.
+"""The noise, the target's own tokens and speculative rejection sampling, against exact
+probabilities.
 
-Statistical tests use fixed seeds, so they do not flicker; a right rule would fail them once in a thousand seeds, the
-wrong rules beside them fail by far.
-"""
+Statistical tests use fixed seeds, so they do not flicker; a right rule would fail them once in a
+thousand seeds, the wrong rules beside them fail by far."""
 
 import dataclasses
 import itertools
@@ -12,8 +12,14 @@ import pytest
 import torch
 from scipy import stats
 
-from model.draft import Draft, Request
-from model.engine.sampling import PositionNoise, noisy_argmax, processed, rejection_tokens, target_tokens
+from model.contract import Draft, Request
+from model.engine.noise import PositionNoise
+from model.engine.sampling import (
+    noisy_argmax,
+    processed,
+    rejection_tokens,
+    target_tokens,
+)
 
 V = 5
 
@@ -50,23 +56,32 @@ def test_noise_is_exponential_and_uncorrelated():
     assert stats.kstest(e.flatten()[::10].numpy(), "expon").pvalue > 1e-3
     for a, b in ((e[1:], e[:-1]), (e[:, 1:], e[:, :-1])):
         assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.01
-    streams = [noise_of(7).exponential([0], 5000, torch.device("cpu"), stream=s)[0] for s in range(3)]
+    streams = [
+        noise_of(7).exponential([0], 5000, torch.device("cpu"), stream=s)[0] for s in range(3)
+    ]
     assert abs(torch.corrcoef(torch.stack(streams)).triu(1)).max() < 0.05
 
 
 def test_gumbel_max_draws_from_the_processed_distribution():
     logits = torch.tensor([[1.0, 0.2, -0.5, 2.0, 0.0]])
-    for request in (Request([0], 1, 1.0), Request([0], 1, 0.6), Request([0], 1, 1.0, top_k=3), Request([0], 1, 1.0, top_p=0.8)):
+    for request in (
+        Request([0], 1, 1.0),
+        Request([0], 1, 0.6),
+        Request([0], 1, 1.0, sampling_top_k=3),
+        Request([0], 1, 1.0, sampling_top_p=0.8),
+    ):
         wanted = dict(enumerate(processed(logits, request).softmax(-1)[0].tolist()))
-        draws = Counter(int(target_tokens(logits, [0], 0, dataclasses.replace(request, seed=s),
-                                          noise_of(s))[0]) for s in range(4000))
+        draws = Counter(
+            int(target_tokens(logits, [0], 0, dataclasses.replace(request, seed=s), noise_of(s))[0])
+            for s in range(4000)
+        )
         assert p_value(draws, {k: p for k, p in wanted.items() if p > 0}, 4000) > 1e-3
         assert all(wanted[token] > 0 for token in draws)
 
 
 def test_top_p_keeps_the_smallest_nucleus():
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    kept = processed(logits, Request([0], 1, 1.0, top_p=0.7)).isfinite()[0].tolist()
+    kept = processed(logits, Request([0], 1, 1.0, sampling_top_p=0.7)).isfinite()[0].tolist()
     assert kept == [True, True, False, False]
 
 
@@ -74,7 +89,9 @@ def test_nodes_of_equal_depth_share_noise():
     logits = torch.zeros(3, V)
     tokens = target_tokens(logits, [0, 1, 1], 4, Request([0], 9, 1.0), noise_of(1))
     assert tokens[1] == tokens[2]
-    assert int(tokens[1]) == int(target_tokens(logits[:1], [0], 5, Request([0], 9, 1.0), noise_of(1))[0])
+    assert int(tokens[1]) == int(
+        target_tokens(logits[:1], [0], 5, Request([0], 9, 1.0), noise_of(1))[0]
+    )
 
 
 class Toy:
@@ -97,7 +114,7 @@ class Toy:
         return found
 
     def run(self, seed: int, length: int, chain: int, rule) -> tuple[tuple[int, ...], int]:
-        """(emitted tokens, accepted in the first step) with drafts of `chain` tokens drawn from q."""
+        """(emitted tokens, accepted in the first step), `chain` tokens drafted from q."""
         noise, out, first = noise_of(seed), [0], 0
         while len(out) <= length:
             drawn, before = [], out[-1]
@@ -106,7 +123,9 @@ class Toy:
                 before = int(noisy_argmax(self.q[before].log()[None], e)[0])
                 drawn.append(before)
             tokens = [out[-1], *drawn]
-            draft = Draft.chain(tokens[0], drawn, "toy", probabilities=self.q[torch.tensor(tokens[:-1])])
+            draft = Draft.chain(
+                tokens[0], drawn, "toy", probabilities=self.q[torch.tensor(tokens[:-1])]
+            )
             own = rule(self.p[torch.tensor(tokens)].log(), draft, len(out) - 1, noise)
             step = []
             for i, token in enumerate(own):
@@ -115,7 +134,7 @@ class Toy:
                     break
             first = first or len(step)
             out += step
-        return tuple(out[1:length + 1]), first - 1
+        return tuple(out[1 : length + 1]), first - 1
 
 
 def right(logits, draft, first, noise):
@@ -125,20 +144,38 @@ def right(logits, draft, first, noise):
 def resampled_from_p(logits, draft, first, noise):
     """Wrong: after a rejection the target's distribution itself is sampled, not the residual."""
     tokens = right(logits, draft, first, noise)
-    fresh = noisy_argmax(logits, noise.exponential(list(range(first, first + len(tokens))), V, torch.device("cpu")))
-    return [t if i + 1 < len(tokens) and t == draft.tokens[i + 1] else int(fresh[i]) for i, t in enumerate(tokens)]
+    fresh = noisy_argmax(
+        logits, noise.exponential(list(range(first, first + len(tokens))), V, torch.device("cpu"))
+    )
+    return [
+        t if i + 1 < len(tokens) and t == draft.tokens[i + 1] else int(fresh[i])
+        for i, t in enumerate(tokens)
+    ]
 
 
 def accepted_by_p(logits, draft, first, noise):
     """Wrong: a sampled token is accepted with probability p instead of p / q."""
     p = logits.exp()
-    own = rejection_tokens(logits, dataclasses.replace(draft, probabilities=torch.ones_like(draft.probabilities)),
-                           first, Request([0], 9, 1.0), noise)
-    fresh = noisy_argmax(logits, noise.exponential(list(range(first, first + len(p))), V, torch.device("cpu"), stream=3))
-    return [int(t) if i + 1 < len(p) and int(t) == draft.tokens[i + 1] else int(fresh[i]) for i, t in enumerate(own)]
+    own = rejection_tokens(
+        logits,
+        dataclasses.replace(draft, probabilities=torch.ones_like(draft.probabilities)),
+        first,
+        Request([0], 9, 1.0),
+        noise,
+    )
+    fresh = noisy_argmax(
+        logits,
+        noise.exponential(list(range(first, first + len(p))), V, torch.device("cpu"), stream=3),
+    )
+    return [
+        int(t) if i + 1 < len(p) and int(t) == draft.tokens[i + 1] else int(fresh[i])
+        for i, t in enumerate(own)
+    ]
 
 
-@pytest.mark.parametrize("rule, correct", [(right, True), (resampled_from_p, False), (accepted_by_p, False)])
+@pytest.mark.parametrize(
+    "rule, correct", [(right, True), (resampled_from_p, False), (accepted_by_p, False)]
+)
 def test_rejection_sampling_over_whole_sequences(rule, correct):
     toy, runs, length = Toy(), 6000, 3
     draws = Counter(toy.run(seed, length, 2, rule)[0] for seed in range(runs))

@@ -1,4 +1,6 @@
-"""The family's recipe: disjoint splits, right answers, seeded streams; the stages run end to end on a tiny scale."""
+"""The family's recipe: disjoint splits, right answers, seeded streams; the stages run end to end on
+a tiny scale.
+"""
 
 import json
 import re
@@ -8,7 +10,7 @@ from random import Random
 import pytest
 import torch
 
-from evaluation.boxed import last_boxed
+from evaluation.tasks.boxed import last_boxed
 from tests.test_bad_input import stopped
 from training import __main__ as recipe
 from training import lm, problems, texts
@@ -23,7 +25,9 @@ def drawn(count: int, split: str = "train"):
 
 
 def test_no_test_question_occurs_in_training_documents():
-    asked = {json.loads(line)["turns"][0] for line in (MINI / "questions.jsonl").read_text().splitlines()}
+    asked = {
+        json.loads(line)["turns"][0] for line in (MINI / "questions.jsonl").read_text().splitlines()
+    }
     assert len(asked) == 80
     for i in range(3000):
         text = document(1, i, "train").user
@@ -64,14 +68,21 @@ def test_recorded_hashes_are_those_of_the_files():
 
 def test_rate_warms_up_stays_and_decays():
     factors = [lm.rate_factor(s, 100, 40, 10) for s in range(100)]
-    assert factors[0] == 0.1 and factors[30] == 1 and factors[99] == pytest.approx(1 / 40) and max(factors) == 1
+    assert (
+        factors[0] == 0.1
+        and factors[30] == 1
+        and factors[99] == pytest.approx(1 / 40)
+        and max(factors) == 1
+    )
 
 
 def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MINI / "target")
-    small = lm.LMRecipe(1, 32, 32, 1, 1, steps=4, decay_steps=2, batch_tokens=512, warmup=1, save_every=2)
+    small = lm.LMRecipe(
+        1, 32, 32, 1, 1, steps=4, decay_steps=2, batch_tokens=512, warmup=1, save_every=2
+    )
     device = torch.device("cpu")
     whole = lm.train_lm(small, tokenizer, tmp_path / "a", device)
     stop = lm.save_state
@@ -89,22 +100,37 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     finally:
         lm.save_state = stop
     again = lm.train_lm(small, tokenizer, tmp_path / "b", device)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values())
+    )
 
 
 def test_every_stage_at_a_tiny_scale(tmp_path, monkeypatch):
-    """From nothing to a family that loads and runs: what `python -m training` does, a thousand times smaller."""
-    from model import checkpoint, draft
-    from model.draft import Request
+    """From nothing to a family that loads and runs: what `python -m training` does, a thousand
+    times smaller.
+    """
+    from model import checkpoint, methods
+    from model.contract import Request
     from model.engine.decode import generate
 
-    small = dict(hidden=32, feed_forward=32, heads=1, kv_heads=1, steps=2, decay_steps=1, batch_tokens=512, warmup=1)
+    small = dict(
+        hidden=32,
+        feed_forward=32,
+        heads=1,
+        kv_heads=1,
+        steps=2,
+        decay_steps=1,
+        batch_tokens=512,
+        warmup=1,
+    )
     monkeypatch.setattr(recipe, "TARGET", lm.LMRecipe(layers=7, **small))
     monkeypatch.setattr(recipe, "DRAFT", lm.LMRecipe(layers=1, **{**small, "batch_tokens": 4096}))
     monkeypatch.setattr(recipe, "TEXTS", 6)
     monkeypatch.setattr(recipe, "TEXT_TOKENS", 12)
     monkeypatch.setattr(recipe, "HEAD_TOKENS", 300)
-    monkeypatch.setattr(recipe, "train_tokenizer", lambda folder, seed: train(folder, seed, documents=400))
+    monkeypatch.setattr(
+        recipe, "train_tokenizer", lambda folder, seed: train(folder, seed, documents=400)
+    )
     from training.tokenizer import train_tokenizer as train
 
     family = recipe.Family(tmp_path / "out", tmp_path / "work", torch.device("cpu"))
@@ -114,12 +140,22 @@ def test_every_stage_at_a_tiny_scale(tmp_path, monkeypatch):
     loaded = checkpoint.load(str(tmp_path / "out" / "target"))
     assert loaded.family.name == "mini"
     out = tmp_path / "out"
-    options = {"sps": {"drafter_path": str(out / "draft")}, "rest": {"datastore_path": str(out / "rest.datastore")},
-               "eagle3": {"ea_model_path": str(out / "eagle3")}}
+    options = {
+        "sps": {"sps_model": str(out / "draft")},
+        "rest": {"rest_datastore": str(out / "rest.datastore")},
+        "eagle3": {"eagle_head": str(out / "eagle3")},
+    }
     prompt = loaded.tokenizer.encode("What is 1 + 1?")
-    expected = generate(loaded.target, draft.load("vanilla", loaded.target), Request(prompt, 20)).output_ids
+    expected = generate(
+        loaded.model, methods.load("vanilla", loaded.model), Request(prompt, 20)
+    ).output_ids
     for method, chosen in options.items():
-        assert generate(loaded.target, draft.load(method, loaded.target, chosen), Request(prompt, 20)).output_ids == expected
+        assert (
+            generate(
+                loaded.model, methods.load(method, loaded.model, chosen), Request(prompt, 20)
+            ).output_ids
+            == expected
+        )
     assert texts.read(tmp_path / "work" / "greedy.jsonl")
 
 
@@ -130,8 +166,16 @@ def test_a_datastore_of_ones_own_text(tmp_path, monkeypatch, capsys):
 
     text = tmp_path / "t.txt"
     text.write_text("one two three\nfour five\n")
-    monkeypatch.setattr(sys, "argv", ["datastore", "--model-path", "mini", "--text", str(text), "--out", str(tmp_path / "s")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["datastore", "--model-path", "mini", "--text", str(text), "--out", str(tmp_path / "s")],
+    )
     assert datastore_main() == 0
     assert open_file(tmp_path / "s").header["documents"] == 2
-    monkeypatch.setattr(sys, "argv", ["datastore", "--model-path", "mini", "--text", "/nowhere", "--out", str(tmp_path / "s")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["datastore", "--model-path", "mini", "--text", "/nowhere", "--out", str(tmp_path / "s")],
+    )
     assert "cannot read /nowhere" in stopped(datastore_main, capsys)

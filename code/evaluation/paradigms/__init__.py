@@ -1,9 +1,12 @@
 """Ways of scaling up at test time, one file each; a file is found by being here.
 
-A paradigm file defines `Config` (a frozen dataclass: its flags), `generations(config)`, the (sample, round) pairs it
-makes for a question, and `run(question, generate, config)`. It sees a question's text and a callable, never engine or
-drafter: `generate(messages, sample=, round=)` returns an `Answer`.
+A paradigm file defines `Config` (a frozen dataclass: its flags), `generations(config)`, the
+(sample, round) pairs it makes for a question, and `run(question, generate, config)`. It sees a
+question's text and a callable, never engine or drafter: `generate(messages, sample=, round=)`
+returns an `Answer`.
 """
+
+from __future__ import annotations
 
 import difflib
 import importlib
@@ -19,29 +22,43 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """A generation as a paradigm sees it: everything written, and what follows the thinking (None: never ended)."""
+    """A generation as a paradigm sees it."""
 
     text: str
+    """Everything written."""
     final: str | None
+    """What follows the thinking; None where it never ended."""
+
+
+@dataclass(frozen=True)
+class GenerationKey:
+    """Which generation of a question."""
+
+    choice: int = 0
+    sample: int = 0
+    round: int = 0
 
 
 class Generate(Protocol):
+    """What a paradigm is given to call."""
+
     def __call__(self, messages: list[Message], sample: int = 0, round: int = 0) -> Answer: ...
 
 
 def user(content: str) -> Message:
+    """What the user says."""
     return {"role": "user", "content": content}
 
 
 def names() -> list[str]:
-    """Every paradigm there is."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Every paradigm there is a file for."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> ModuleType:
-    """The paradigm's module; an unknown name gets the nearest one."""
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.3)
-        raise UserError(f"unknown paradigm '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")
-                        + f" Known: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    """The paradigm's module; raises UserError for an unknown name, with the nearest one."""
+    if name in names():
+        return importlib.import_module(f"{__name__}.{name}")
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.3)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    raise UserError(f"unknown paradigm '{name}'{hint} Known: {', '.join(names())}")

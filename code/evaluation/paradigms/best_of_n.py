@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 
 from evaluation.paradigms import Generate, user
-from model.draft import option
+from model.contract import option
 
 
 @dataclass(frozen=True)
 class Config:
     samples: int = option(4, "answers sampled for a question")
-    bon_prompt: str = option("fresh", "'fresh': every sample gets the bare question; 'accumulate': sample j gets the"
-                                      " question j+1 times, as the published benchmark did")
+    bon_prompt: str = option(
+        "fresh",
+        "'fresh': every sample gets the bare question; 'accumulate': sample j gets the"
+        " question j+1 times, as the published benchmark did",
+    )
 
     def __post_init__(self) -> None:
         if self.bon_prompt not in ("fresh", "accumulate"):

@@ -1,13 +1,13 @@
-"""Multi-round thinking: every round asks the question again and quotes the previous round's final answer.
+"""Multi-round thinking: every round asks the question again and quotes the previous round's final
+answer.
 
-Thoughts are not carried over. Where a round never ended its thinking there is nothing to quote, and the bare question
-is asked again (as in the published benchmark).
-"""
+Thoughts are not carried over. Where a round never ended its thinking there is nothing to quote, and
+the bare question is asked again (as in the published benchmark)."""
 
 from dataclasses import dataclass
 
 from evaluation.paradigms import Generate, user
-from model.draft import option
+from model.contract import option
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ def generations(config: Config) -> list[tuple[int, int]]:
 
 def second_round_message(question: str, answer: str) -> str:
     """What rounds after the first ask; the mini family is trained on these very words."""
-    return (f"{question}\nI have worked on this problem once before and want to verify the result."
-            f" My earlier answer was: <answer> {answer} </answer>. Please solve the problem again.")
+    return (
+        f"{question}\nI have worked on this problem once before and want to verify the result."
+        f" My earlier answer was: <answer> {answer} </answer>. Please solve the problem again."
+    )
 
 
 def run(question: str, generate: Generate, config: Config) -> None:

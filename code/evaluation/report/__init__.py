@@ -1,1 +1,1 @@
-"""The report: one self-contained page with tables, figures and a trace viewer, from a folder of records."""
+"""Text and pictures of analysis' results: tables, figures, and the one-file page. No torch."""

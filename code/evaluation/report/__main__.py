@@ -1,120 +1,175 @@
-"""Write the report of a folder of runs: python -m evaluation.report DIR [--out DIR/report]
+"""Write the report of a folder of runs.
 
-One self-contained page (report.html), the figures as PNG and SVG, and every table as Markdown or LaTeX.
+    python -m evaluation.report DIR [--out DIR/report]
+
+One self-contained page (report.html), the figures as PNG and SVG, and every table as Markdown or
+LaTeX.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import re
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from evaluation import redundancy
-from evaluation.comparison import Setting, gather
-from evaluation.errors import guarded
-from evaluation.report import figures, page, viewer
-from evaluation.report.curve import calibration
-from evaluation.report.curve import table as curve_table
-from evaluation.tables import FORMATS, render
-from evaluation.writer import write_atomically
+from matplotlib.figure import Figure
+
+from evaluation.analysis.comparison import Comparison, gather
+from evaluation.analysis.curve import read_curve
+from evaluation.analysis.results import SettingResult, setting_result
+from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.records.writer import write_atomically
+from evaluation.report import definitions, figures, page, tables, viewer
+from evaluation.report.formatting import FORMATS, Table
 from model.errors import UserError
 
+SUFFIX = {"plain": "txt", "markdown": "md", "latex": "tex"}
+FEWEST_SPOKES = 3
+MACHINE = "This machine"
 
-def scores_of(settings: list[Setting], notices: list[str]) -> dict[str, float]:
-    """Accuracy by records file, where `evaluation.score` has run."""
-    found = {}
-    for run in (run for s in settings for m in s.methods for run in m.runs):
-        file = run.path.with_suffix(".scores.json")
-        if not file.exists():
-            continue
-        try:
-            found[str(run.path)] = float(json.loads(file.read_text(encoding="utf-8"))["summary"]["accuracy"])
-        except (OSError, ValueError, LookupError, TypeError):
-            notices.append(f"{file} is damaged and left out: python -m evaluation.score DIR writes it anew")
-    if not found:
+
+def read_accuracy(
+    comparisons: Sequence[Comparison], notices: list[str]
+) -> list[tuple[str, dict[str, float]]]:
+    """(title, accuracy by method, repeats averaged) of every setting that was scored."""
+    settings = []
+    for comparison in comparisons:
+        by_method = {}
+        for method in comparison.methods:
+            scores = [_accuracy_of(run.path, notices) for run in method.runs]
+            known = [score for score in scores if score is not None]
+            if known:
+                by_method[method.name] = sum(known) / len(known)
+        if by_method:
+            settings.append((comparison.title, by_method))
+    if not settings:
         notices.append("no accuracy yet: python -m evaluation.score DIR")
-    return found
+    return settings
 
 
-def redundancy_of(settings: list[Setting], notices: list[str]) -> dict[str, list[page.Table]]:
-    """The redundancy tables of every setting: one text for all lossless methods, vanilla's where it is there."""
-    found = {}
-    for setting in settings:
-        texts = (setting.vanilla or setting.methods[0]).texts
-        kept = redundancy.within_limit(texts)
-        if len(kept) < len(texts):
-            notices.append(f"{setting.title}: redundancy is that of the first {len({r.question_id for r in kept})} questions")
-        found[setting.title] = redundancy.tables(kept)
-    return found
+def _accuracy_of(records: Path, notices: list[str]) -> float | None:
+    """What `evaluation.score` wrote, None where it has not run."""
+    file = records.with_suffix(".scores.json")
+    if not file.exists():
+        return None
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["summary"]["accuracy"])
+    except (OSError, ValueError, LookupError, TypeError):
+        notices.append(
+            f"{file} is damaged and left out: python -m evaluation.score DIR writes it anew"
+        )
+        return None
 
 
-def draw(settings: list[Setting], redundant: dict[str, list[page.Table]], out: Path, notices: list[str]) -> dict[str, str]:
+def draw(
+    results: Sequence[SettingResult],
+    accuracy: Sequence[tuple[str, dict[str, float]]],
+    out: Path,
+    notices: list[str],
+) -> dict[str, str]:
     """Every figure that can be drawn, as SVG by name; what cannot is said."""
-    with_base = [s for s in settings if s.vanilla and s.vanilla.totals]
-    spoked = [s for s in with_base if len(set(figures.categories(s).values())) > 2]
-    if with_base and not spoked:
+    with_vanilla = [result for result in results if result.has_vanilla]
+    with_spokes = [r for r in with_vanilla if len(r.methods[0].by_category) >= FEWEST_SPOKES]
+    if with_vanilla and not with_spokes:
         notices.append("no radar plot: the questions have fewer than three categories")
-    grams, matches = ({title: tables[i][2] for title, tables in redundant.items()} for i in (0, 1))
-    makers = {"speed": (figures.speed_bars, with_base), "cost": (figures.mat_against_cost, with_base),
-              "radar": (figures.radar, spoked), "position": (figures.acceptance_by_position, settings),
-              "generation": (figures.acceptance_by_generation, settings), "time": (figures.time_breakdown, settings),
-              "recurrence": (partial(figures.recurrence, grams), settings),
-              "matches": (partial(figures.match_lengths, matches), settings)}
-    made = {name: figures.save(make(shown), out, name) for name, (make, shown) in makers.items() if shown}
-    if scores := scores_of(settings, notices):
-        made["accuracy"] = figures.save(figures.accuracy(settings, scores), out, "accuracy")
-    return made
+    kinds: list[tuple[str, Callable[[Sequence[SettingResult]], Figure], list[SettingResult]]] = [
+        ("speed", figures.speed, with_vanilla),
+        ("cost", figures.mat_against_cost, with_vanilla),
+        ("radar", figures.radar, with_spokes),
+        ("position", figures.acceptance_by_position, list(results)),
+        ("generation", figures.acceptance_by_generation, list(results)),
+        ("time", figures.time_breakdown, list(results)),
+        ("recurrence", figures.recurrence, list(results)),
+        ("matches", figures.match_lengths, list(results)),
+    ]
+    drawn = {}
+    for name, make, shown in kinds:
+        if shown:
+            drawn[name] = figures.save_both(make(shown), out, name)
+    if accuracy:
+        drawn["accuracy"] = figures.save_both(figures.accuracy(accuracy), out, "accuracy")
+    return drawn
 
 
-def heading(text: str, form: str) -> str:
-    """A heading in the tables file's own format."""
+def tables_file(tabulated: Mapping[str, Sequence[Table]], explained: str, form: str) -> str:
+    """Every table as text in one of FORMATS, the definitions below."""
+    parts = []
+    for setting, of_setting in tabulated.items():
+        for table in of_setting:
+            parts.append(_heading(f"{setting}: {table.title}", form))
+            parts.append(table.text(form))
+    parts.append(_verbatim(explained, form))
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(text: str, form: str) -> str:
     if form == "latex":
-        return "\\section*{" + re.sub(r"([_%&#])", r"\\\1", text) + "}"
+        escaped = re.sub(r"([_%&#])", r"\\\1", text)
+        return f"\\section*{{{escaped}}}"
     return f"## {text}" if form == "markdown" else text
 
 
-def explained(text: str, form: str) -> str:
-    """The definitions in the tables file's own format."""
-    return {"latex": f"\\begin{{verbatim}}\n{text}\n\\end{{verbatim}}", "markdown": f"```\n{text}\n```"}.get(form, text)
+def _verbatim(text: str, form: str) -> str:
+    if form == "latex":
+        return f"\\begin{{verbatim}}\n{text}\n\\end{{verbatim}}"
+    return f"```\n{text}\n```" if form == "markdown" else text
+
+
+def _title(comparisons: Sequence[Comparison], folder: Path) -> str:
+    names: dict[str, None] = {}
+    for comparison in comparisons:
+        for method in comparison.methods:
+            if method.manifest.model_name:
+                names[method.manifest.model_name] = None
+    return f"SpecTTS-Bench: {', '.join(names) or folder.name}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=summary(__doc__))
     parser.add_argument("folder", type=Path, help="a folder with records below it")
     parser.add_argument("--out", type=Path, help="where the report goes; default DIR/report")
-    parser.add_argument("--format", choices=tuple(FORMATS), default="markdown", help="of the tables file")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), default="markdown", help="of the tables file"
+    )
     args = parser.parse_args()
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is not a folder")
-    notices: list[str] = []
-    settings = [s for s in gather(args.folder, notices) if any(m.records for m in s.methods)]
-    if not settings:
-        raise UserError(f"{args.folder} holds no finished generation yet")
     out = args.out or args.folder / "report"
+    notices: list[str] = []
+    gathered = gather(args.folder, notices)
+    comparisons = [c for c in gathered if any(method.records for method in c.methods)]
+    if not comparisons:
+        raise UserError(f"{args.folder} holds no finished generation yet")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
-    curve = calibration(args.folder, settings, notices)
-    redundant = redundancy_of(settings, notices)
-    made = draw(settings, redundant, out, notices)
-    traces = viewer.build(settings, notices)
-    tables = {s.title: page.tables(s, curve, redundant[s.title]) for s in settings}
+
+    curve = read_curve(args.folder, comparisons, notices)
+    results = [setting_result(comparison, curve) for comparison in comparisons]
+    for result in results:
+        if result.redundancy.is_partial:
+            notices.append(
+                f"{result.title}: redundancy is that of the first"
+                f" {result.redundancy.questions} questions"
+            )
+    drawn = draw(results, read_accuracy(comparisons, notices), out, notices)
+    traces = viewer.build(comparisons, notices)
+    tabulated = {result.title: tables.of_setting(result) for result in results}
     if curve:
-        tables["This machine"] = [("Cost of verifying n nodes", *curve_table(curve))]
-    formulas = page.definitions(curve, settings)
-    models = dict.fromkeys(run.model_name for s in settings for m in s.methods for run in m.runs if run.model_name)
-    title = f"SpecTTS-Bench: {', '.join(models) or args.folder.name}"
-    write_atomically(out / "report.html", page.render(title, tables, made, traces, notices, formulas))
-    suffix = {"plain": "txt", "markdown": "md", "latex": "tex"}[args.format]
-    text = "\n\n".join(f"{heading(f'{name}: {what}', args.format)}\n\n{render(header, rows, args.format)}"
-                       for name, found in tables.items() for what, header, rows in found)
-    write_atomically(out / f"tables.{suffix}", text + "\n\n" + explained(formulas, args.format) + "\n")
-    for notice in notices:
-        print(f"note: {notice}")
+        tabulated[MACHINE] = [tables.cost_curve(curve)]
+    without_noise = [result.title for result in results if not result.noise]
+    explained = definitions.of_report(curve is not None, without_noise)
+    title = _title(comparisons, args.folder)
+    html = page.render(title, tabulated, drawn, traces, notices, explained)
+    write_atomically(out / "report.html", html)
+    suffix = SUFFIX[args.format]
+    write_atomically(out / f"tables.{suffix}", tables_file(tabulated, explained, args.format))
+    print_notices(notices)
     print(f"report: {out / 'report.html'}")
     return 0
 
 
 if __name__ == "__main__":
-    guarded(main)()
+    run_command(main)()

@@ -1,10 +1,13 @@
-"""The report's figures, drawn by matplotlib, as SVG text and PNG files.
+"""The figures, drawn by matplotlib from analysis' results; as SVG text and PNG files.
 
-A method has one colour and one marker throughout (`plots.py`); bars are labelled, so colour never stands alone.
+Bars are labelled, so colour never stands alone.
 """
 
+from __future__ import annotations
+
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -15,102 +18,165 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation import acceptance, metrics, redundancy
-from evaluation.comparison import Method, Setting
-from evaluation.plots import colour, marker
+from evaluation.analysis.metrics import NAN
+from evaluation.analysis.redundancy import Recurrence
+from evaluation.analysis.results import SettingResult, SpeedResult
+from evaluation.report.colours import colour, marker
+from evaluation.report.tables import match_labels
+from model.errors import UserError
 
-plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
-                     "axes.titlesize": 10, "svg.hashsalt": "spectts"})
-
-
-PHASE_COLOURS = {"verify": "#777777", "draft": "#0072B2", "accept": "#E69F00", "other": "#CC79A7", "prefill": "#009E73"}
+plt.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.fonttype": "none",
+        "axes.titlesize": 10,
+        "svg.hashsalt": "spectts",
+    }
+)
+PHASE_COLOURS = {
+    "verify": "#777777",
+    "draft": "#0072B2",
+    "accept": "#E69F00",
+    "other": "#CC79A7",
+    "prefill": "#009E73",
+}
 SERIES = ("#0072B2", "#56B4E9", "#009E73", "#E69F00")
 PER_ROW = 3
+SAME_SPEED_UP = (0.5, 1, 1.5, 2, 3, 4, 6)
+"""Speed-ups of the dashed lines in the figure of MAT against cost."""
 
 
-def panels(settings: list[Setting], draw: Callable[[Axes, Setting], None], width: float = 4.2, height: float = 3.2,
-           share: bool = True, polar: bool = False, legend: bool = False) -> Figure:
-    """One panel a setting, three a row; with `legend` one legend for all of them below."""
-    columns, rows = min(PER_ROW, len(settings)), -(-len(settings) // PER_ROW)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, sharey=share,
-                                subplot_kw={"projection": "polar"} if polar else None)
-    for axis, setting in zip(axes.flat, settings):
-        draw(axis, setting)
-        axis.set_title(setting.title, pad=16 if polar else 6)
-    for axis in axes.flat[len(settings):]:
+@dataclass(frozen=True)
+class Panel:
+    """How a figure's panels look: one a setting, three a row."""
+
+    width: float = 4.2
+    height: float = 3.2
+    share_y: bool = True
+    is_polar: bool = False
+    has_legend: bool = False
+    """One legend for all panels, below them."""
+
+
+def panels(
+    titles: Sequence[str],
+    draw: Callable[[Axes, int], None],
+    panel: Panel = Panel(),
+) -> Figure:
+    """One panel a title; `draw(axis, number)` fills it."""
+    columns, rows = min(PER_ROW, len(titles)), -(-len(titles) // PER_ROW)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(panel.width * columns, panel.height * rows),
+        squeeze=False,
+        sharey=panel.share_y,
+        subplot_kw={"projection": "polar"} if panel.is_polar else None,
+    )
+    for number, title in enumerate(titles):
+        axis = axes.flat[number]
+        draw(axis, number)
+        axis.set_title(title, pad=16 if panel.is_polar else 6)
+    for axis in axes.flat[len(titles) :]:
         axis.remove()
-    found = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    room = 0.0
-    if legend and found:
-        per_row = max(2, int(1.7 * columns * width / 3))
-        lines = -(-len(found) // per_row)
-        room = (0.25 + 0.2 * lines) / (height * rows)
-        figure.legend(found.values(), found.keys(), loc="lower center", ncol=per_row, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, room, 1, 0.96 if polar else 1))  # tight_layout overlooks a polar title
+    room = _legend_below(figure, panel, columns, rows) if panel.has_legend else 0.0
+    # tight_layout overlooks a polar title
+    figure.tight_layout(rect=(0, room, 1, 0.96 if panel.is_polar else 1))
     return figure
 
 
-def speed_bars(settings: list[Setting]) -> Figure:
-    """Speed-ups with their intervals."""
+def _legend_below(figure: Figure, panel: Panel, columns: int, rows: int) -> float:
+    """Draw one legend for all panels; returns the share of the height it takes."""
+    handles = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles[label] = handle
+    if not handles:
+        return 0.0
+    per_row = max(2, int(1.7 * columns * panel.width / 3))
+    lines = -(-len(handles) // per_row)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="lower center",
+        ncol=per_row,
+        fontsize=8,
+        frameon=False,
+    )
+    return (0.25 + 0.2 * lines) / (panel.height * rows)
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        ups = [(m.name, up) for m in setting.methods if (up := setting.speed_up(m)) is not None]
-        for i, (name, up) in enumerate(ups):
-            known = up.low == up.low
-            error = [[up.ratio - up.low], [up.high - up.ratio]] if known else None
-            axis.bar(i, up.ratio, yerr=error, capsize=3, color=colour(name))
-            axis.text(i, (up.high if known else up.ratio) + 0.04, f"{up.ratio:.2f}", ha="center", fontsize=8)
-        axis.set_xticks(range(len(ups)), [n for n, _ in ups], rotation=40, ha="right")
+
+def speed_bars(settings: Sequence[tuple[str, Sequence[SpeedResult]]]) -> Figure:
+    """Speed-ups with their intervals, a panel a setting: (title, results)."""
+
+    def draw(axis: Axes, number: int) -> None:
+        shown = [result for result in settings[number][1] if result.speed_up]
+        for i, result in enumerate(shown):
+            up = result.speed_up
+            assert up is not None
+            error = [[up.ratio - up.low], [up.high - up.ratio]] if up.has_interval else None
+            axis.bar(i, up.ratio, yerr=error, capsize=3, color=colour(result.method))
+            top = up.high if up.has_interval else up.ratio
+            axis.text(i, top + 0.04, f"{up.ratio:.2f}", ha="center", fontsize=8)
+        names = [result.method for result in shown]
+        axis.set_xticks(range(len(shown)), names, rotation=40, ha="right")
         axis.axhline(1, color="#666", linewidth=0.8, linestyle="--")
         axis.set_ylabel("speed-up over vanilla")
 
-    return panels(settings, draw)
+    return panels([title for title, _ in settings], draw)
 
 
-def radar(settings: list[Setting]) -> Figure:
-    """One line a method, one spoke a category, as in the paper: speed-up on that category's questions."""
+def speed(settings: Sequence[SettingResult]) -> Figure:
+    """`speed_bars` of whole settings."""
+    return speed_bars([(s.title, [method.speed for method in s.methods]) for s in settings])
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        of = categories(setting)
-        names = sorted(set(of.values()))
-        angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-        for method in setting.methods:
-            values = [_category_speed_up(setting, method, {q for q in of if of[q] == name}) for name in names]
-            axis.plot([*angles, angles[0]], [*values, values[0]], label=method.name, linewidth=1.4, markersize=4,
-                      color=colour(method.name), marker=marker(method.name))
-        axis.set_xticks(angles, names)
+
+def radar(settings: Sequence[SettingResult]) -> Figure:
+    """One line a method, one spoke a category, as in the paper: speed-up on its questions."""
+
+    def draw(axis: Axes, number: int) -> None:
+        methods = settings[number].methods
+        categories = list(methods[0].by_category)
+        angles = np.linspace(0, 2 * np.pi, len(categories), endpoint=False)
+        for method in methods:
+            ratios = [method.by_category.get(category, NAN) for category in categories]
+            axis.plot(
+                [*angles, angles[0]],
+                [*ratios, ratios[0]],
+                label=method.name,
+                linewidth=1.4,
+                markersize=4,
+                color=colour(method.name),
+                marker=marker(method.name),
+            )
+        axis.set_xticks(angles, categories)
         axis.tick_params(axis="x", pad=8)
-        axis.set_rlabel_position(180 / len(names))  # between the first two spokes
+        axis.set_rlabel_position(180 / len(categories))  # type: ignore[attr-defined]
         axis.tick_params(axis="y", labelsize=7)
 
-    return panels(settings, draw, width=4.0, height=4.0, polar=True, share=False, legend=True)
+    panel = Panel(width=4.0, height=4.0, share_y=False, is_polar=True, has_legend=True)
+    return panels([s.title for s in settings], draw, panel)
 
 
-def categories(setting: Setting) -> dict[str, str]:
-    """Category of every question vanilla has finished."""
-    return {r.question_id: r.category for r in setting.vanilla.records} if setting.vanilla else {}
-
-
-def _category_speed_up(setting: Setting, method: Method, questions: set[str]) -> float:
-    up = setting.speed_up(method, among=questions)
-    return up.ratio if up else float("nan")
-
-
-def mat_against_cost(settings: list[Setting]) -> Figure:
+def mat_against_cost(settings: Sequence[SettingResult]) -> Figure:
     """Tokens a step against what a step costs: equal speed-ups lie on the dashed lines."""
 
-    def draw(axis: Axes, setting: Setting) -> None:
+    def draw(axis: Axes, number: int) -> None:
         points = []
-        for method in setting.methods:
-            up, mat = setting.speed_up(method), metrics.mean_accepted_tokens(method.on(setting.shared(method)))
-            if up is not None and mat == mat:
-                points.append((method.name, mat, mat / up.ratio))
-        right, top = 1.2 * max([c for *_, c in points], default=1) + 0.2, 1.2 * max([m for _, m, _ in points], default=1)
-        for ratio in (0.5, 1, 1.5, 2, 3, 4, 6):
-            axis.plot([0, right], [0, right * ratio], color="#ccc", linewidth=0.8, linestyle="--", zorder=0)
+        for method in settings[number].methods:
+            mat, cost = method.speed.mat, method.speed.cost
+            if cost is not None and mat == mat:
+                points.append((method.name, mat, cost))
+        right = 1.2 * max((cost for _, _, cost in points), default=1) + 0.2
+        top = 1.2 * max((mat for _, mat, _ in points), default=1)
+        for ratio in SAME_SPEED_UP:
+            axis.plot([0, right], [0, right * ratio], color="#ccc", lw=0.8, ls="--", zorder=0)
             end = min(right, top / ratio)
             if end > 0.8:
-                axis.text(end, end * ratio, f"{ratio:g}x", color="#888", fontsize=7, ha="right", va="top")
+                label = axis.text(end, end * ratio, f"{ratio:g}x", color="#888", fontsize=7)
+                label.set(ha="right", va="top")
         for name, mat, cost in points:
             axis.scatter(cost, mat, color=colour(name), marker=marker(name), s=40, label=name)
         axis.set_xlim(0.7, right)
@@ -118,120 +184,153 @@ def mat_against_cost(settings: list[Setting]) -> Figure:
         axis.set_xlabel("cost of a step (vanilla steps)")
         axis.set_ylabel("mean accepted tokens")
 
-    return panels(settings, draw, share=False, legend=True, height=3.4)
+    panel = Panel(share_y=False, has_legend=True, height=3.4)
+    return panels([s.title for s in settings], draw, panel)
 
 
-def acceptance_by_position(settings: list[Setting]) -> Figure:
+def acceptance_by_position(settings: Sequence[SettingResult]) -> Figure:
     """Share of the drafts that long that were accepted up to position d."""
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        for method in setting.methods:
-            rates = acceptance.by_draft_position(method.records).rates()
+    def draw(axis: Axes, number: int) -> None:
+        for method in settings[number].methods:
+            rates = method.acceptance.positions
             if rates:
-                axis.plot(range(1, len(rates) + 1), rates, marker=marker(method.name), markersize=3, label=method.name,
-                          color=colour(method.name))
+                axis.plot(
+                    range(1, len(rates) + 1),
+                    rates,
+                    marker=marker(method.name),
+                    markersize=3,
+                    label=method.name,
+                    color=colour(method.name),
+                )
         axis.set_xlabel("position d in the draft")
         axis.set_ylabel("accepted up to d")
         axis.set_ylim(0, 1)
 
-    return panels(settings, draw, legend=True)
+    return panels([s.title for s in settings], draw, Panel(has_legend=True))
 
 
-def acceptance_by_generation(settings: list[Setting]) -> Figure:
+def acceptance_by_generation(settings: Sequence[SettingResult]) -> Figure:
     """MAT of round 1, 2, ... or sample 1, 2, ...: what remembering a question is worth."""
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        for method in setting.methods:
-            tallies = acceptance.grouped(method.records, lambda r: getattr(r, setting.numbered))
-            axis.plot([k + 1 for k in tallies], [t.mat for t in tallies.values()], marker=marker(method.name), markersize=4,
-                      label=method.name, color=colour(method.name))
-            axis.set_xticks([k + 1 for k in tallies])
-        axis.set_xlabel(setting.numbered)
+    def draw(axis: Axes, number: int) -> None:
+        for method in settings[number].methods:
+            tallies = method.acceptance.generations
+            places = [generation + 1 for generation in tallies]
+            axis.plot(
+                places,
+                [tally.mat for tally in tallies.values()],
+                marker=marker(method.name),
+                markersize=4,
+                label=method.name,
+                color=colour(method.name),
+            )
+            axis.set_xticks(places)
+        axis.set_xlabel(settings[number].numbered)
         axis.set_ylabel("mean accepted tokens")
 
-    return panels(settings, draw, legend=True)
+    return panels([s.title for s in settings], draw, Panel(has_legend=True))
 
 
-def time_breakdown(settings: list[Setting]) -> Figure:
+def time_breakdown(settings: Sequence[SettingResult]) -> Figure:
     """Milliseconds a step by phase."""
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        left = np.zeros(len(setting.methods))
-        found = [(m.phases(), max(1, m.steps)) for m in setting.methods]
+    def draw(axis: Axes, number: int) -> None:
+        methods = settings[number].methods
+        left = np.zeros(len(methods))
         for phase, tint in PHASE_COLOURS.items():
-            widths = np.array([1e3 * seconds[phase] / steps for seconds, steps in found])
-            axis.barh(range(len(found)), widths, left=left, color=tint, label=phase)
+            widths = np.array([method.time.per_step(phase) for method in methods])
+            axis.barh(range(len(methods)), widths, left=left, color=tint, label=phase)
             left += widths
-        axis.set_yticks(range(len(found)), [m.name for m in setting.methods])
+        axis.set_yticks(range(len(methods)), [method.name for method in methods])
         axis.invert_yaxis()
         axis.set_xlabel("milliseconds a step")
 
-    return panels(settings, draw, share=False, legend=True)
+    panel = Panel(share_y=False, has_legend=True)
+    return panels([s.title for s in settings], draw, panel)
 
 
-def recurrence(tabulated: dict[str, list[list[str]]], settings: list[Setting]) -> Figure:
-    """Which share of n-grams was written before; `tabulated` are the rows of `redundancy.tables` by setting."""
-    groups = ("same text", "other samples", "earlier rounds", "any of them")
+def recurrence(settings: Sequence[SettingResult]) -> Figure:
+    """Which share of n-grams was written before."""
+    groups: dict[str, Callable[[Recurrence], float]] = {
+        "same text": lambda share: share.same_text,
+        "other samples": lambda share: share.other_samples,
+        "earlier rounds": lambda share: share.earlier_rounds,
+        "any of them": lambda share: share.anywhere,
+    }
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        rows = tabulated[setting.title]
-        columns = [_shares(column) for column in zip(*(row[1:] for row in rows))]
-        shown = [(name, values) for name, values in zip(groups, columns) if any(values)]
-        for i, (name, values) in enumerate(shown):
-            axis.bar(np.arange(len(values)) + 0.8 * (i + 0.5) / len(shown) - 0.4, values, 0.8 / len(shown), label=name,
-                     color=SERIES[groups.index(name)])
-        axis.set_xticks(range(len(rows)), [f"n = {row[0].split()[0]}" for row in rows])
+    def draw(axis: Axes, number: int) -> None:
+        by_size = settings[number].redundancy.recurrence
+        bars = {}
+        for name, share_of in groups.items():
+            shares = np.nan_to_num([share_of(recurrence) for recurrence in by_size.values()])
+            if shares.any():
+                bars[name] = shares
+        width = 0.8 / max(1, len(bars))
+        for i, (name, shares) in enumerate(bars.items()):
+            places = np.arange(len(shares)) + width * (i + 0.5) - 0.4
+            tint = SERIES[list(groups).index(name)]
+            axis.bar(places, shares, width, label=name, color=tint)
+        axis.set_xticks(range(len(by_size)), [f"n = {n}" for n in by_size])
         axis.set_ylim(0, 1)
         axis.set_ylabel("n-grams written before")
 
-    return panels(settings, draw, legend=True)
+    return panels([s.title for s in settings], draw, Panel(has_legend=True))
 
 
-def match_lengths(tabulated: dict[str, list[list[str]]], settings: list[Setting]) -> Figure:
+def match_lengths(settings: Sequence[SettingResult]) -> Figure:
     """How long the longest earlier match is before each token."""
+    labels = match_labels()
 
-    def draw(axis: Axes, setting: Setting) -> None:
-        labels = redundancy.bin_labels()
-        for i, (name, *bins) in enumerate(tabulated[setting.title]):
-            axis.bar(np.arange(len(bins)) + 0.4 * i - 0.2, _shares(bins), 0.4, label=f"within the {name}", color=SERIES[i])
+    def draw(axis: Axes, number: int) -> None:
+        matches = settings[number].redundancy.matches
+        histograms = {"same text": matches.same_text, "whole question": matches.whole_question}
+        for i, (name, shares) in enumerate(histograms.items()):
+            places = np.arange(len(shares)) + 0.4 * i - 0.2
+            axis.bar(places, shares, 0.4, label=f"within the {name}", color=SERIES[i])
         axis.set_xticks(range(len(labels)), labels)
         axis.set_xlabel("longest earlier match (tokens)")
         axis.set_ylabel("share of tokens")
 
-    return panels(settings, draw, legend=True)
+    return panels([s.title for s in settings], draw, Panel(has_legend=True))
 
 
-def _shares(cells: Iterable[str]) -> list[float]:
-    return [0.0 if cell == "-" else float(cell.split()[0]) / 100 for cell in cells]
+def accuracy(settings: Sequence[tuple[str, dict[str, float]]]) -> Figure:
+    """Accuracy of every method, (title, accuracy by method); lossless methods share a height."""
 
-
-def accuracy(settings: list[Setting], scores: dict[str, float]) -> Figure:
-    """Accuracy of every method, repeats averaged; lossless methods share vanilla's height."""
-
-    def draw(axis: Axes, setting: Setting) -> None:
-        found = {m.name: [scores[str(run.path)] for run in m.runs if str(run.path) in scores] for m in setting.methods}
-        found = {name: np.mean(values) for name, values in found.items() if values}
-        for i, (name, score) in enumerate(found.items()):
+    def draw(axis: Axes, number: int) -> None:
+        scores = settings[number][1]
+        for i, (name, score) in enumerate(scores.items()):
             axis.bar(i, score, color=colour(name))
             axis.text(i, score + 0.01, f"{score:.0%}", ha="center", fontsize=8)
-        axis.set_xticks(range(len(found)), list(found), rotation=40, ha="right")
+        axis.set_xticks(range(len(scores)), list(scores), rotation=40, ha="right")
         axis.set_ylim(0, 1.1)
         axis.set_ylabel("accuracy")
 
-    return panels(settings, draw)
+    return panels([title for title, _ in settings], draw)
 
 
 def svg(figure: Figure) -> str:
     """The figure as SVG for inlining: no XML header."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()[out.getvalue().index("<svg"):]
+    text = out.getvalue()
+    return text[text.index("<svg") :]
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
+def save(figure: Figure, file: Path) -> None:
+    """Write one file, PNG, SVG or PDF by its name; raises UserError where that cannot be done."""
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {file}: {error}") from None
+    finally:
+        plt.close(figure)
+
+
+def save_both(figure: Figure, folder: Path, name: str) -> str:
     """Write NAME.png and NAME.svg; returns the SVG for inlining."""
-    figure.savefig(folder / f"{name}.png", dpi=140)
     text = svg(figure)
     (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    plt.close(figure)
+    save(figure, folder / f"{name}.png")
     return text

@@ -1,87 +1,136 @@
 """The trace viewer's data: texts token by token, and each method's steps over them.
 
-Lossless methods share their texts, so a text is stored once and a method adds its steps: [source, tokens emitted].
+Lossless methods share their texts, so a text is stored once and a method adds its steps: [source,
+tokens emitted].
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.acceptance import sources
-from evaluation.comparison import Setting
-from evaluation.plots import colour
-from evaluation.records import Record
+from evaluation.analysis.acceptance import steps
+from evaluation.analysis.comparison import Comparison
+from evaluation.records.schema import Record
+from evaluation.report.colours import colour
 
-BUDGET = 1_200_000  # characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a second
+BUDGET = 1_200_000
+"""Characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a
+second."""
+
+Decode = Callable[[list[int]], list[str]]
+"""Token ids to the texts of single tokens."""
 
 
-def pieces_of(settings: list[Setting]):
-    """ids -> texts of single tokens, by the run's own tokenizer file, or numbers where it is not at hand."""
-    folder = next((m.runs[0].manifest.get("model_folder") for s in settings for m in s.methods), None)
-    file = Path(folder or "") / "tokenizer.json"
-    if folder and not file.exists():
-        file = _cached(folder)
-    if not file or not file.exists():
-        return lambda ids: [f"{i} " for i in ids]
+class Viewer:
+    """Collects texts within the budget."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._sources: list[str] = []
+        self._texts: list[dict[str, Any]] = []
+        self._spent = 0
+        self.left_out = 0
+
+    def add(self, comparison: Comparison) -> None:
+        """The generations of a setting, of repeats the first."""
+        texts: dict[str, dict[tuple[str, int, int, int], Record]] = {}
+        for method in comparison.methods:
+            texts[method.name] = {record.key: record for record in method.texts}
+        for record in comparison.reference.texts:
+            if self._texts and self._spent > BUDGET:
+                self.left_out += 1
+                continue
+            methods = {}
+            for name, records in texts.items():
+                if record.key in records:
+                    methods[name] = self._trace(records[record.key], record)
+            text = {
+                "setting": comparison.title,
+                "title": _title(record, comparison.numbered),
+                "tokens": self._decode(record.output_ids),
+                "methods": methods,
+            }
+            self._texts.append(text)
+            self._spent += len(json.dumps(text))
+
+    def data(self) -> dict[str, Any]:
+        """What `viewer.js` reads."""
+        colours = [colour(name) for name in self._sources]
+        return {"sources": self._sources, "colours": colours, "texts": self._texts}
+
+    @property
+    def texts(self) -> int:
+        return len(self._texts)
+
+    def _trace(self, record: Record, reference: Record) -> dict[str, Any]:
+        """A method's steps; its tokens too where the text is not the reference's."""
+        trace: dict[str, Any] = {"steps": self._flat_steps(record)}
+        if record.output_ids != reference.output_ids:
+            trace["tokens"] = self._decode(record.output_ids)
+        return trace
+
+    def _flat_steps(self, record: Record) -> list[int]:
+        """Source number, tokens emitted, source number, ...; the prefill's token comes before."""
+        flat: list[int] = []
+        for step in steps(record):
+            if step.source not in self._sources:
+                self._sources.append(step.source)
+            flat += [self._sources.index(step.source), step.emitted]
+        return flat
+
+
+def build(comparisons: Sequence[Comparison], notices: list[str]) -> dict[str, Any]:
+    """{"sources", "colours", "texts"}; what is left out for want of room is noted in `notices`."""
+    viewer = Viewer(token_texts(comparisons))
+    for comparison in comparisons:
+        viewer.add(comparison)
+    if viewer.left_out:
+        notices.append(
+            f"the trace viewer holds {viewer.texts} generations;"
+            f" {viewer.left_out} more would make the page too large"
+        )
+    return viewer.data()
+
+
+def _title(record: Record, numbered: str) -> str:
+    number = getattr(record, numbered) + 1
+    repeat = f", repeat {record.choice + 1}" if record.choice else ""
+    return f"question {record.question_id}, {numbered} {number}{repeat}"
+
+
+def token_texts(comparisons: Sequence[Comparison]) -> Decode:
+    """By the run's own tokenizer file; numbers where it is not at hand."""
+    folder = comparisons[0].methods[0].manifest.model_folder if comparisons else ""
+    file = _tokenizer_file(folder)
+    if file is None:
+        return lambda ids: [f"{number} " for number in ids]
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
-    known: dict[int, str] = {}
+    text_of: dict[int, str] = {}
 
     def decode(ids: list[int]) -> list[str]:
-        for i in set(ids) - set(known):
-            known[i] = tokenizer.decode([i], skip_special_tokens=False)
-        return [known[i] for i in ids]
+        for number in set(ids) - set(text_of):
+            text_of[number] = tokenizer.decode([number], skip_special_tokens=False)
+        return [text_of[number] for number in ids]
 
     return decode
 
 
-def _cached(repository: str) -> Path | None:
-    """A hub model's tokenizer file in the local cache."""
+def _tokenizer_file(folder: str) -> Path | None:
+    """In the checkpoint's folder, or in the local cache of the hub; None where it is in neither."""
+    if not folder:
+        return None
+    file = Path(folder) / "tokenizer.json"
+    if file.exists():
+        return file
     try:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(repository, "tokenizer.json")
-        return Path(found) if isinstance(found, str) else None
-    except Exception:  # no hub library, or no such name: the viewer shows ids
+        cached = try_to_load_from_cache(folder, "tokenizer.json")
+    except Exception:  # no hub library, or no such name: the viewer shows numbers
         return None
-
-
-def steps_of(record: Record, names: list[str]) -> list[int]:
-    """Flat list: source number, tokens emitted, source number, ... (the prefill's first token comes before)."""
-    flat: list[int] = []
-    for source, emitted in zip(sources(record), record.accept_lengths):
-        if source not in names:
-            names.append(source)
-        flat += [names.index(source), emitted]
-    return flat
-
-
-def build(settings: list[Setting], notices: list[str]) -> dict[str, Any]:
-    """{"sources", "colours", "texts": [{setting, title, tokens, methods: {name: {steps[, tokens]}}}]} within the budget.
-
-    Of repeats the first is shown.
-    """
-    decode, names, texts, spent = pieces_of(settings), [], [], 0
-    left_out = 0
-    for setting in settings:
-        first = setting.vanilla or setting.methods[0]
-        others = {m.name: {r.key: r for r in m.texts} for m in setting.methods}
-        for record in first.texts:
-            if texts and spent > BUDGET:
-                left_out += 1
-                continue
-            methods = {}
-            for name, records in others.items():
-                mine = records.get(record.key)
-                if mine is not None:
-                    same = mine.output_ids == record.output_ids
-                    methods[name] = {"steps": steps_of(mine, names), **({} if same else {"tokens": decode(mine.output_ids)})}
-            which = f"{setting.numbered} {getattr(record, setting.numbered) + 1}"
-            repeat = f", repeat {record.choice + 1}" if record.choice else ""
-            texts.append({"setting": setting.title, "title": f"question {record.question_id}, {which}{repeat}",
-                          "tokens": decode(record.output_ids), "methods": methods})
-            spent += len(json.dumps(texts[-1]))
-    if left_out:
-        notices.append(f"the trace viewer holds {len(texts)} generations; {left_out} more would make the page too large")
-    return {"sources": names, "colours": [colour(n) for n in names], "texts": texts}
+    return Path(cached) if isinstance(cached, str) else None

@@ -1,21 +1,28 @@
-"""Datasets, one file each: `questions(subset) -> list[Question]` and `check(text, question) -> bool | None`.
+"""Datasets, one file each: `questions(subset) -> list[Question]` and `check(text, question)`.
 
-`--bench-name NAME` takes the file of that name; any other name means the question file in `data/NAME/`. A file is
-found by being here.
+`check` says whether a final answer is right, None where that is not known. `--bench-name NAME`
+takes the file of that name; any other name means the question file in `data/NAME/`. A file is found
+by being here.
 """
 
+from __future__ import annotations
+
+import hashlib
 import importlib
-import os
+import json
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from model.errors import UserError
+from model.paths import DATA
 
-# where packages travel to other machines, the data folder does not lie beside them
-DATA = Path(os.environ.get("SPECTTS_DATA") or Path(__file__).resolve().parents[2] / "data")
+HELPERS = ("boxed", "grading", "hub", "jsonl")
+"""Files here that are no dataset by themselves."""
+QUESTION_FILES = ("question_cot.jsonl", "question.jsonl")
 
 
 @dataclass(frozen=True)
@@ -31,34 +38,63 @@ class Question:
 
 def names() -> list[str]:
     """Every task there is a file for."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("hub", "jsonl"))
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name for name in files if name not in HELPERS)
 
 
-def load(bench: str, question_file: str | None = None, subset: str = "all") -> tuple[ModuleType, list[Question]]:
-    """The task module and its questions; a question file of the user's own is read as task `jsonl`."""
+def find(bench: str, question_file: str | None = None) -> ModuleType:
+    """The task of that name; `jsonl`, which reads question files, where there is none."""
+    is_task = not question_file and bench in names()
+    return importlib.import_module(f"{__name__}.{bench if is_task else 'jsonl'}")
+
+
+def load(
+    bench: str, question_file: str | None = None, subset: str = "all"
+) -> tuple[ModuleType, list[Question]]:
+    """The task and its questions.
+
+    Raises UserError for an unknown subset, a damaged file, repeated ids, or no questions.
+    """
     if subset not in ("all", "published"):
         raise UserError(f"--subset is 'all' or 'published', not '{subset}'")
-    if question_file or bench not in names():
-        module = importlib.import_module(f"{__name__}.jsonl")
-        found = module.questions(Path(question_file) if question_file else _default_file(bench))
+    task = find(bench, question_file)
+    if task.__name__.endswith(".jsonl"):
+        questions = task.questions(Path(question_file) if question_file else _file_of(bench))
         if subset != "all":
-            raise UserError("--subset is for the hub's tasks; a question file is cut with --question-begin, --question-end")
+            raise UserError(
+                "--subset is for the hub's tasks; a question file is cut with --question-begin,"
+                " --question-end"
+            )
     else:
-        module = importlib.import_module(f"{__name__}.{bench}")
-        found = module.questions(subset)
+        questions = task.questions(subset)
+    _check_ids(questions)
+    if not questions:
+        raise UserError("the question file holds no questions")
+    return task, questions
+
+
+def _check_ids(questions: Iterable[Question]) -> None:
     seen: set[str] = set()
-    for question in found:
+    for question in questions:
         if question.id in seen:
             raise UserError(f"question id {question.id} stands twice; ids must be unique")
         seen.add(question.id)
-    if not found:
-        raise UserError("the question file holds no questions")
-    return module, found
 
 
-def _default_file(bench: str) -> Path:
-    for name in ("question_cot.jsonl", "question.jsonl"):
+def _file_of(bench: str) -> Path:
+    """The question file in a benchmark's data folder."""
+    for name in QUESTION_FILES:
         if (DATA / bench / name).exists():
             return DATA / bench / name
-    raise UserError(f"no task '{bench}' (known: {', '.join(names())}) and no {DATA / bench / 'question_cot.jsonl'}; "
-                    f"put a question file there or name one with --question-file")
+    raise UserError(
+        f"no task '{bench}' (known: {', '.join(names())}) and no"
+        f" {DATA / bench / QUESTION_FILES[0]}; put a question file there or name one with"
+        " --question-file"
+    )
+
+
+def questions_hash(questions: Iterable[Question]) -> str:
+    """Of ids, categories, texts and answers, in order."""
+    rows = [[q.id, q.category, q.text, q.answer] for q in questions]
+    text = json.dumps(rows, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,17 +1,17 @@
 """Any question file in the published schema: one JSON object a line.
 
-`question_id`, `category` (or `dataset`), the text as `turns[0]` (or `question`), and the answer as `answer`, else the
-last `\\boxed{}` of `solution`, else `solution`; without any of them a question runs but cannot be scored.
-"""
+`question_id`, `category` (or `dataset`), the text as `turns[0]` (or `question`), and the answer as
+`answer`, else the last `\\boxed{}` of `solution`, else `solution`; without any of them a question
+runs but cannot be scored."""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
-from evaluation.boxed import last_boxed
-from evaluation.grading import math_equal
-from evaluation.records import json_lines
+from evaluation.records.reading import json_lines
 from evaluation.tasks import Question, names
+from evaluation.tasks.boxed import last_boxed
+from evaluation.tasks.grading import math_equal
 from model.errors import UserError
 
 _KNOWN = {"question_id", "category", "dataset", "turns", "question", "answer", "solution"}
@@ -23,9 +23,15 @@ def questions(path: Path) -> list[Question]:
 
 
 def _question(data: dict[str, Any], where: str) -> Question:
-    text = data["turns"][0] if isinstance(data.get("turns"), list) and data["turns"] else data.get("question")
+    text = (
+        data["turns"][0]
+        if isinstance(data.get("turns"), list) and data["turns"]
+        else data.get("question")
+    )
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where}: a question needs its text in 'turns' (a list with one string) or 'question'")
+        raise UserError(
+            f"{where}: a question needs its text in 'turns' (a list with one string) or 'question'"
+        )
     if data.get("question_id") is None:
         raise UserError(f"{where}: a question needs a 'question_id'")
     category = data.get("category") or data.get("dataset") or "all"
@@ -43,7 +49,11 @@ def _answer(data: dict[str, Any]) -> str | None:
 
 
 def check(text: str, question: Question) -> bool | None:
-    """As the task of the question's category checks (the published file mixes four), else as mathematics."""
+    """As the task of the question's category checks (the published file mixes four), else as
+    mathematics.
+    """
     if question.answer is not None and question.category in names():
-        return importlib.import_module(f"evaluation.tasks.{question.category}").check(text, question)
+        return importlib.import_module(f"evaluation.tasks.{question.category}").check(
+            text, question
+        )
     return math_equal(text, question.answer)

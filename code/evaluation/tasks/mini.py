@@ -1,7 +1,8 @@
-"""The mini family's own questions: four categories, answers a whole number or an option's letter."""
+"""The mini family's own questions: four categories, answers a number or an option's letter."""
 
-from evaluation.boxed import last_boxed
-from evaluation.tasks import DATA, Question, jsonl
+from evaluation.tasks import Question, jsonl
+from evaluation.tasks.boxed import last_boxed
+from model.paths import DATA
 
 
 def questions(subset: str = "all") -> list[Question]:

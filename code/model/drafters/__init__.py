@@ -1,1 +1,1 @@
-"""One file a method; its name is the method's name. See `model/draft.py` for what a file must define."""
+"""One file a method; its name is the method's name. `model/methods.py` says what a file defines."""

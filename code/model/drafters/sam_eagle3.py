@@ -1,14 +1,26 @@
-"""SAM[X]: the suffix automaton drafts where its match is long, X drafts a tree elsewhere (Hu et al. 2024, section 3.3).
+"""SAM[X]: the suffix automaton drafts where its match is long, X elsewhere (Hu et al. 2024, 3.3).
 
-As a method of its own X is EAGLE-3; `sam[recycling]` and any other X work too. Matches of at least `len_threshold`
-tokens yield a chain; X sees every step, also those it did not draft.
+As a method of its own X is EAGLE-3; `sam[recycling]` and any other X work too. Matches of at least
+`sam_threshold` tokens yield a chain; X sees every step, also those it did not draft.
 """
+
+from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
-from model.draft import Context, Draft, Drafter, Level, Prefill, Request, StepOut, option, until_stop
-from model.engine.target import Target
+from model.contract import (
+    Context,
+    Draft,
+    Drafter,
+    Prefill,
+    Request,
+    Scope,
+    StepOut,
+    option,
+    until_stop,
+)
+from model.engine.model import Model
 from model.index.suffix_automaton import SuffixAutomaton
 
 COMPOSES = "sam"
@@ -17,44 +29,52 @@ INNER = "eagle3"
 
 @dataclass(frozen=True)
 class Config:
-    chain_nodes: int = option(40, "tokens copied from a long match", "--samd_n_predicts")
-    len_threshold: int = option(5, "shortest match the automaton drafts from", "--samd_len_threshold")
+    sam_chain_nodes: int = option(
+        40, "tokens copied from a long match", "--chain-nodes", "--samd_n_predicts"
+    )
+    sam_threshold: int = option(
+        5,
+        "shortest match the automaton drafts from",
+        "--len-threshold",
+        "--samd_len_threshold",
+    )
 
 
 class SamWith(Drafter):
     def __init__(self, config: Config, inner: Drafter) -> None:
         self.config, self.inner = config, inner
-        self.needs = dataclasses.replace(inner.needs, max_nodes=max(inner.needs.max_nodes, config.chain_nodes + 1))
-        self.scope: Level = "question"
-        self.forget()
+        max_nodes = max(inner.needs.max_nodes, config.sam_chain_nodes + 1)
+        self.needs = dataclasses.replace(inner.needs, max_nodes=max_nodes)
+        self.scope: Scope = "question"
+        self._automaton = SuffixAutomaton()
 
-    def enter(self, level: Level, key: str) -> None:
-        super().enter(level, key)
-        self.inner.enter(level, key)
+    def enter(self, scope: Scope, key: str) -> None:
+        super().enter(scope, key)
+        self.inner.enter(scope, key)
 
-    def remember(self, scope: Level) -> None:
+    def remember(self, scope: Scope) -> None:
         self.scope = scope
         self.inner.remember(scope)
 
     def forget(self) -> None:
         self._automaton = SuffixAutomaton()
-        self._requests = 0
 
     def reserve(self, positions: int) -> None:
         self.inner.reserve(positions)
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        self._requests += 1
-        self._automaton.feed(-1 - self._requests)
+        self._automaton.separate()
         for token in (*request.prompt_ids, prefill.first_token):
             self._automaton.feed(token)
         self.inner.start(request, prefill)
 
     def propose(self, context: Context) -> Draft:
-        sam, wanted = self._automaton, min(self.config.chain_nodes, context.max_nodes - 1)
-        if sam.match_length >= self.config.len_threshold and wanted:
-            _, end = sam.longer_continuation(wanted, self.config.len_threshold)
-            tokens = until_stop(sam.text[end + 1:end + 1 + wanted], context.request.stop_ids)
+        automaton, threshold = self._automaton, self.config.sam_threshold
+        wanted = min(self.config.sam_chain_nodes, context.max_nodes - 1)
+        if automaton.match_length >= threshold and wanted:
+            end = automaton.end_with_room(wanted, shortest=threshold)
+            tokens = automaton.text[end + 1 : end + 1 + wanted]
+            tokens = until_stop(tokens, context.request.stop_ids)
             if tokens:
                 return Draft.chain(context.root, tokens, "sam")
         room = min(context.max_nodes, self.inner.needs.max_nodes)
@@ -65,12 +85,12 @@ class SamWith(Drafter):
             self._automaton.feed(token)
         self.inner.observe(out)
 
-    def settle(self) -> None:
-        self.inner.settle()
+    def during_verify(self) -> None:
+        self.inner.during_verify()
 
     def finish(self, request: Request, output_ids: list[int]) -> None:
         self.inner.finish(request, output_ids)
 
 
-def build(config: Config, host: Target, inner: Drafter) -> Drafter:
+def build(config: Config, model: Model, inner: Drafter) -> Drafter:
     return SamWith(config, inner)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from model.draft import Drafter
-from model.engine.target import Target
+from model.contract import Drafter
+from model.engine.model import Model
 
 
 @dataclass(frozen=True)
@@ -11,5 +11,5 @@ class Config:
     """Vanilla has no options."""
 
 
-def build(config: Config, host: Target) -> Drafter:
+def build(config: Config, model: Model) -> Drafter:
     return Drafter()

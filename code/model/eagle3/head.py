@@ -1,11 +1,12 @@
-"""The EAGLE-3 head: one decoder layer over fused target features and token embeddings, with a vocabulary of its own.
+"""The EAGLE-3 head: one decoder layer over fused target features and token embeddings, with a
+vocabulary of its own.
 
-Pairing: the feature of token x_t goes with the embedding of x_{t+1}; the output predicts x_{t+2} and is, un-normed,
-the next step's feature. Written from the paper and the public checkpoints' parameter names; also used to train.
+Pairing: the feature of token x_t goes with the embedding of x_{t+1}; the output predicts x_{t+2}
+and is, un-normed, the next step's feature. Written from the paper and the public checkpoints'
+parameter names; also used to train.
 
-Shapes: n rows, F features (3 x target hidden), H hidden, N heads, K key/value heads, D head dimension, V vocabulary,
-W draft vocabulary.
-"""
+Shapes: n rows, F features (3 x target hidden), H hidden, N heads, K key/value heads, D head
+dimension, V vocabulary, W draft vocabulary."""
 
 from dataclasses import dataclass
 
@@ -52,7 +53,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.float()
-        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(
+            x.dtype
+        ) * self.weight
 
 
 class Attention(nn.Module):
@@ -87,7 +90,11 @@ class MidLayer(nn.Module):
 
 
 class Eagle3Head(nn.Module):
-    """Parameters under the public checkpoints' names; `d2t` [W] are offsets from draft to target ids."""
+    """Parameters under the public checkpoints' names; `d2t` [W] are offsets from draft to target
+    ids.
+    """
+
+    d2t: torch.Tensor
 
     def __init__(self, c: HeadConfig) -> None:
         super().__init__()
@@ -113,15 +120,25 @@ class Eagle3Head(nn.Module):
             features_nF = self.input_norm(features_nF)
         return self.fc(features_nF)
 
-    def project(self, feature_nH: torch.Tensor, embedding_nH: torch.Tensor, cos_nD: torch.Tensor, sin_nD: torch.Tensor,
-                ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(residual [..., n, H], q [..., n, N, D], k and v [..., n, K, D]), rotated to their positions."""
+    def project(
+        self,
+        feature_nH: torch.Tensor,
+        embedding_nH: torch.Tensor,
+        cos_nD: torch.Tensor,
+        sin_nD: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(residual [..., n, H], q [..., n, N, D], k and v [..., n, K, D]), rotated to their
+        positions.
+        """
         layer, c = self.midlayer, self.config
         normed = layer.hidden_norm(feature_nH)
         residual = normed if c.norm_before_residual else feature_nH
         both = torch.cat([layer.input_layernorm(embedding_nH), normed], dim=-1)
         attention = layer.self_attn
-        q, k, v = (p(both).unflatten(-1, (-1, c.head_dim)) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k, v = (
+            p(both).unflatten(-1, (-1, c.head_dim))
+            for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
         if c.qk_norm:
             q, k = attention.q_norm(q), attention.k_norm(k)
         cos, sin = cos_nD.unsqueeze(-2), sin_nD.unsqueeze(-2)
@@ -142,9 +159,14 @@ class Eagle3Head(nn.Module):
         return self.norm(out_nH) if self.config.feed_normed else out_nH
 
     def rope(self, positions_n: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin [n, D], computed in fp32 for any length and then cast (fp16 angles lose whole turns)."""
+        """cos and sin [n, D], computed in fp32 for any length and then cast (fp16 angles lose whole
+        turns).
+        """
         c = self.config
-        exponent = torch.arange(0, c.head_dim, 2, device=positions_n.device, dtype=torch.float32) / c.head_dim
+        exponent = (
+            torch.arange(0, c.head_dim, 2, device=positions_n.device, dtype=torch.float32)
+            / c.head_dim
+        )
         angle = positions_n.float()[:, None] * c.rope_theta**-exponent
         angle = torch.cat([angle, angle], dim=-1)
         dtype = self.fc.weight.dtype

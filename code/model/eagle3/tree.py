@@ -1,10 +1,14 @@
-"""The head at work: a KV cache of its own, catching up with target features, and growing the draft tree.
+"""The head at work: a KV cache of its own, catching up with target features, growing the tree.
 
-The stable cache holds rows made from true target features; rows made while drafting are discarded after the step.
-The tree is grown in tensors without a host round trip between levels; only the finished tree is read.
+The stable cache holds rows made from true target features; rows made while drafting are discarded
+after the step. The tree is grown in tensors without a host round trip between levels; only the
+finished tree is read.
 
-Shapes: n rows, k frontier (top-k), C stable rows, H hidden, W draft vocabulary.
+Shapes: n rows, k frontier (top-k), C stable rows, F features, H hidden, W draft vocabulary,
+D head dimension.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +19,16 @@ import torch.nn.functional as F
 from model.eagle3.head import Eagle3Head
 
 CHUNK = 512
+"""Rows caught up with in one forward."""
+
+
+@dataclass(frozen=True)
+class TreeShape:
+    """How a tree is grown: k rows expanded a level, levels below the first, nodes kept."""
+
+    k: int
+    depth: int
+    nodes: int
 
 
 @dataclass(frozen=True)
@@ -26,115 +40,177 @@ class Tree:
 
     def paths(self) -> list[tuple[int, ...]]:
         """Every node as the tokens from the root to it."""
-        found: list[tuple[int, ...]] = [()]
-        for token, parent in zip(self.tokens, self.parents):
-            found.append((*found[parent], token))
-        return found[1:]
+        paths: list[tuple[int, ...]] = [()]
+        for token, parent in zip(self.tokens, self.parents, strict=True):
+            paths.append((*paths[parent], token))
+        return paths[1:]
 
 
-Rows = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(level, feature [k, H], tokens [k], which drafted rows each row attends [k, (level+1)*k]) -> the layer's output [k, H]."""
+LevelForward = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(level, feature [k, H], tokens [k], which drafted rows each attends [k, (level+1)*k]) -> the
+layer's output [k, H]."""
 
 
-def top(head: Eagle3Head, ids: torch.Tensor, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def likeliest(
+    head: Eagle3Head, ids: torch.Tensor, out: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities [n, k] in fp32 and target ids [n, k] of each row's best."""
-    best = logits.float().log_softmax(-1).topk(k, dim=-1)
+    best = head.logits(out).float().log_softmax(-1).topk(k, dim=-1)
     return best.values, ids[best.indices]
 
 
-def expand(head: Eagle3Head, ids: torch.Tensor, last: torch.Tensor, k: int, depth: int, nodes: int, rows: Rows,
-           ) -> torch.Tensor:
-    """The best `nodes` of a tree of `depth` levels below the first, k expanded a level: [3, nodes] candidate numbers
-    from 1, tokens, parents' numbers (0: the root), parents first. Tensors throughout: nothing is read on the host.
+@dataclass
+class Candidates:
+    """All nodes made while growing: scores, tokens and parents' numbers, one tensor a level.
 
-    Candidates are numbered as they are made: the first level 0..k-1, child c of frontier row r in iteration i
-    k + i*k*k + r*k + c; ties of score go to the smaller number, so the kept set is closed under ancestors.
+    Candidates are numbered as they are made: the first level 1..k, child c of frontier row r in
+    iteration i 1 + k + i*k*k + r*k + c; 0 is the root.
     """
-    scores, tokens = top(head, ids, head.logits(last), k)
+
+    scores: list[torch.Tensor]
+    tokens: list[torch.Tensor]
+    parents: list[torch.Tensor]
+
+    def best(self, nodes: int) -> torch.Tensor:
+        """[3, nodes]: numbers, tokens, parents' numbers of the best scored, parents first.
+
+        Ties of score go to the smaller number, so the kept set is closed under ancestors.
+        """
+        order = torch.cat(self.scores).sort(descending=True, stable=True).indices
+        kept = order[:nodes].sort().values
+        tokens, parents = torch.cat(self.tokens), torch.cat(self.parents)
+        return torch.stack([kept + 1, tokens[kept], parents[kept]])
+
+
+def expand(
+    head: Eagle3Head,
+    ids: torch.Tensor,
+    last: torch.Tensor,
+    shape: TreeShape,
+    forward: LevelForward,
+) -> torch.Tensor:
+    """The best nodes of a tree of `depth` levels below the first (Li et al. 2024, EAGLE-2, sec. 4).
+
+    [3, nodes]: candidate numbers from 1, tokens, parents' numbers, parents first. Tensors
+    throughout: nothing is read on the host.
+    """
+    k = shape.k
+    scores, tokens = likeliest(head, ids, last, k)
+    made = Candidates([scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])])
     frontier_scores, frontier_tokens = scores[0], tokens[0]
-    all_scores, all_tokens, all_parents = [scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])]
+    frontier_numbers = torch.arange(1, k + 1, device=last.device)
     feature = head.next_feature(last).expand(k, -1)
-    own = torch.eye(k, dtype=torch.bool, device=last.device)
-    seen, frontier = own[:, :0], torch.arange(k, device=last.device)  # the candidate number of each frontier row
-    for level in range(depth):
-        seen = torch.cat([seen, own], dim=1)
-        out = rows(level, feature, frontier_tokens, seen)
-        scores, tokens = top(head, ids, head.logits(out), k)
-        scores = scores + frontier_scores[:, None]
-        all_scores.append(scores.flatten())
-        all_tokens.append(tokens.flatten())
-        all_parents.append((frontier + 1)[:, None].expand(k, k).flatten())
-        best = scores.flatten().sort(descending=True, stable=True).indices[:k]
-        frontier_scores, frontier_tokens = scores.flatten()[best], tokens.flatten()[best]
-        frontier = k + level * k * k + best
-        above = best // k
-        feature, seen = head.next_feature(out)[above], seen[above]
-    kept = torch.cat(all_scores).sort(descending=True, stable=True).indices[:nodes].sort().values
-    return torch.stack([kept + 1, torch.cat(all_tokens)[kept], torch.cat(all_parents)[kept]])
+    itself = torch.eye(k, dtype=torch.bool, device=last.device)
+    attends = itself[:, :0]
+    for level in range(shape.depth):
+        attends = torch.cat([attends, itself], dim=1)
+        out = forward(level, feature, frontier_tokens, attends)
+        scores, tokens = likeliest(head, ids, out, k)
+        child_scores = (scores + frontier_scores[:, None]).flatten()
+        child_tokens = tokens.flatten()
+        made.scores.append(child_scores)
+        made.tokens.append(child_tokens)
+        made.parents.append(frontier_numbers[:, None].expand(k, k).flatten())
+        # the k best children are the next frontier
+        best = child_scores.sort(descending=True, stable=True).indices[:k]
+        parent_row = best // k
+        frontier_scores, frontier_tokens = child_scores[best], child_tokens[best]
+        frontier_numbers = 1 + k + level * k * k + best
+        feature = head.next_feature(out)[parent_row]
+        attends = attends[parent_row]
+    return made.best(shape.nodes)
 
 
 def read(packed: torch.Tensor) -> Tree:
-    """The tree on the host: one transfer."""
-    numbers, found, above = packed.tolist()
-    order = {number: i for i, number in enumerate([0, *numbers])}
-    return Tree(found, [order[p] for p in above])
+    """The tree of `expand` on the host: one transfer."""
+    numbers, tokens, parent_numbers = packed.tolist()
+    node_of = {number: node for node, number in enumerate([0, *numbers])}
+    return Tree(tokens, [node_of[number] for number in parent_numbers])
 
 
 class DraftState:
-    """One request's state: cached rows, and the output of the last stable row, from which a tree grows."""
+    """One request's state: cached rows, and the output of the last stable row.
+
+    The cache holds up to `positions` rows, drafted ones included.
+    """
 
     def __init__(self, head: Eagle3Head, embedding: torch.Tensor, positions: int) -> None:
         c, weight = head.config, head.fc.weight
+        size = (2, positions, c.kv_heads, c.head_dim)
         self.head, self.embedding, self.positions = head, embedding, positions
-        self.cache = torch.zeros(2, positions, c.kv_heads, c.head_dim, dtype=weight.dtype, device=weight.device)
+        self.cache = torch.zeros(size, dtype=weight.dtype, device=weight.device)
         self.keys, self.values = self.cache[0], self.cache[1]
         self.cos, self.sin = head.rope(torch.arange(positions, device=weight.device))
         self.ids = torch.arange(c.draft_vocab, device=weight.device) + head.d2t
-        self.reset()
+        self.stable = 0
+        """Rows made from true features."""
+        self.last: torch.Tensor | None = None
+        """The layer's output [1, H] of the last stable row, from which a tree grows."""
 
     def reset(self) -> None:
         """Before another request."""
         self.stable = 0
-        self.last: torch.Tensor | None = None
+        self.last = None
 
     @torch.inference_mode()
     def catch_up(self, features_nF: torch.Tensor, tokens: list[int]) -> None:
         """Append stable rows: the feature of each token with the *next* token, causally."""
+        device = self.keys.device
         for begin in range(0, len(tokens), CHUNK):
-            piece = torch.tensor(tokens[begin:begin + CHUNK], device=self.keys.device)
-            feature = self.head.fuse(features_nF[begin:begin + CHUNK].to(self.keys.dtype))
-            positions = slice(self.stable, self.stable + len(piece))
+            chunk = torch.tensor(tokens[begin : begin + CHUNK], device=device)
+            feature = self.head.fuse(features_nF[begin : begin + CHUNK].to(self.keys.dtype))
+            rows = slice(self.stable, self.stable + len(chunk))
             mask = None
-            if len(piece) > 1:
-                mask = torch.ones(len(piece), positions.stop, dtype=torch.bool, device=self.keys.device).tril(self.stable)
-            out = self._rows(feature, piece, self.cos[positions], self.sin[positions], self.stable, mask)
-            self.stable = positions.stop
+            if len(chunk) > 1:
+                everything = torch.ones(len(chunk), rows.stop, dtype=torch.bool, device=device)
+                mask = everything.tril(self.stable)
+            cos, sin = self.cos[rows], self.sin[rows]
+            out = self.forward(feature, chunk, cos, sin, self.stable, mask)
+            self.stable = rows.stop
             self.last = out[-1:]
 
     @torch.inference_mode()
-    def grow(self, k: int, depth: int, nodes: int) -> Tree:
-        """The best `nodes` drafted nodes of a tree of `depth` further levels below the first, k expanded a level."""
+    def grow(self, shape: TreeShape) -> Tree:
+        """The best drafted nodes below the last stable row."""
+        k = shape.k
 
-        def rows(level: int, feature: torch.Tensor, tokens: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-            mask = torch.cat([seen.new_ones(k, self.stable), seen], dim=1) if k > 1 else None
+        def forward(
+            level: int, feature: torch.Tensor, tokens: torch.Tensor, attends: torch.Tensor
+        ) -> torch.Tensor:
+            mask = None
+            if k > 1:
+                mask = torch.cat([attends.new_ones(k, self.stable), attends], dim=1)
             at = slice(self.stable + level, self.stable + level + 1)
-            return self._rows(feature, tokens, self.cos[at].expand(k, -1), self.sin[at].expand(k, -1),
-                              self.stable + level * k, mask)
+            cos, sin = self.cos[at].expand(k, -1), self.sin[at].expand(k, -1)
+            return self.forward(feature, tokens, cos, sin, self.stable + level * k, mask)
 
-        return read(expand(self.head, self.ids, self.last, k, depth, nodes, rows))
+        assert self.last is not None, "catch up first"
+        return read(expand(self.head, self.ids, self.last, shape, forward))
 
-    def _rows(self, feature: torch.Tensor, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, begin: int,
-              mask: torch.Tensor | None) -> torch.Tensor:
-        """The layer's output [n, H] for n rows, whose keys and values are written from row `begin` on.
+    def forward(
+        self,
+        feature: torch.Tensor,
+        tokens: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        begin: int,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The layer's output [n, H] for n rows, whose keys and values are written from row `begin`.
 
-        `mask` [n, begin + n] says what each row attends (None: everything).
+        feature [n, H], tokens [n], cos and sin [n, D]; `mask` [n, begin + n] says what each row
+        attends (None: everything).
         """
         end = begin + len(tokens)
         residual, q, k, v = self.head.project(feature, self.embedding[tokens], cos, sin)
         self.keys[begin:end], self.values[begin:end] = k, v
-        query, keys, values = (x.transpose(0, 1)[None] for x in (q, self.keys[:end], self.values[:end]))
-        _, heads, n, dim = query.shape
-        groups = heads // keys.shape[1]  # query heads of a key head become rows: its keys are read once
-        folded, mask = query.reshape(1, -1, groups * n, dim), None if mask is None else mask.repeat(groups, 1)
-        attended = F.scaled_dot_product_attention(folded, keys, values, mask).reshape(heads, n, dim)
-        return self.head.finish(residual, attended.transpose(0, 1))
+        query = q.transpose(0, 1)[None]
+        keys = self.keys[:end].transpose(0, 1)[None]
+        values = self.values[:end].transpose(0, 1)[None]
+        _, heads, rows, dim = query.shape
+        groups = heads // keys.shape[1]  # query heads of a key head become rows: keys are read once
+        folded = query.reshape(1, -1, groups * rows, dim)
+        folded_mask = None if mask is None else mask.repeat(groups, 1)
+        attended = F.scaled_dot_product_attention(folded, keys, values, folded_mask)
+        by_row = attended.reshape(heads, rows, dim).transpose(0, 1)
+        return self.head.finish(residual, by_row)

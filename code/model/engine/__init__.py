@@ -1,1 +1,3 @@
-"""The engine: one cache, one attention, one verification rule, one loop for every method, vanilla included."""
+"""The engine: one cache, one attention, one verification rule, one loop for every method, vanilla
+included.
+"""

@@ -1,40 +1,51 @@
 """Measuring the engine on a device: what verifying n nodes costs, and the bytes a step must move.
 
-A vanilla step is bound by memory bandwidth: it reads the weights and the cached keys and values once. Their bytes over
-the bandwidth that a plain copy reaches is the least time a step can take (the roofline of Williams et al. 2009).
+A vanilla step is bound by memory bandwidth: it reads the weights and the cached keys and values
+once. Their bytes over the bandwidth that a plain copy reaches is the least time a step can take
+(the roofline of Williams et al. 2009).
 """
+
+from __future__ import annotations
 
 from statistics import median
 from time import perf_counter
 
 import torch
 
-from model.draft import Draft, Needs, Request
-from model.engine.decode import Sequence
-from model.engine.target import Target
+from model.contract import Draft, Needs, Request
+from model.engine.model import Model
+from model.engine.sequence import Sequence
 from model.engine.verify import verify
 
+WARM_UP_STEPS = 3
 
-def verify_seconds(target: Target, nodes: int, context: int, repeats: int) -> float:
-    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens (whatever those hold)."""
+
+def verify_seconds(model: Model, nodes: int, context: int, repeats: int) -> float:
+    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens."""
     request = Request([1] * context, 10 * repeats + nodes)
     times = []
-    for i in range(repeats + 3):
+    for i in range(repeats + WARM_UP_STEPS):
         sequence = Sequence(request, cached=context)
         sequence.emission.ids.append(1)
-        draft = Draft.chain(1, [2 + (j + i) % 7 for j in range(nodes - 1)], "measure")
+        tokens = [2 + (j + i) % 7 for j in range(nodes - 1)]
+        draft = Draft.chain(1, tokens, "measure")
         begun = perf_counter()
-        _, read = verify(target, [(sequence, draft)], Needs(max_nodes=nodes))
-        times.append(read - begun)
-    return median(times[3:])
+        verified = verify(model, [(sequence, draft)], Needs(max_nodes=nodes))
+        times.append(verified.read_at - begun)
+    return median(times[WARM_UP_STEPS:])
 
 
 def copy_bandwidth(device: torch.device, copies: int = 20) -> float:
-    """Bytes a second of copying on the device, read plus written: 1 GB on a GPU by its own clock, less on a CPU."""
-    source = torch.empty(1 << (29 if device.type == "cuda" else 26), dtype=torch.float16, device=device).normal_()
+    """Bytes a second of copying on the device, read plus written.
+
+    1 GB a copy on a GPU, by its own clock; 128 MB on a CPU.
+    """
+    on_gpu = device.type == "cuda"
+    elements = 1 << (29 if on_gpu else 26)
+    source = torch.empty(elements, dtype=torch.float16, device=device).normal_()
     target = torch.empty_like(source)
     target.copy_(source)
-    if device.type == "cuda":
+    if on_gpu:
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         for _ in range(copies):
@@ -50,10 +61,15 @@ def copy_bandwidth(device: torch.device, copies: int = 20) -> float:
     return 2 * copies * source.numel() * source.element_size() / seconds
 
 
-def step_bytes(target: Target, context: int) -> int:
-    """Bytes a vanilla step must read: the weights (an input embedding that is not the output one aside) and the cache."""
-    embedding = target.model.get_input_embeddings().weight
-    tied = embedding.data_ptr() == target.model.get_output_embeddings().weight.data_ptr()
-    weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
-    weights -= 0 if tied else embedding.numel() * embedding.element_size()
-    return weights + target.cache.bytes // target.cache.slots * context // target.cache.positions
+def step_bytes(model: Model, context: int) -> int:
+    """Bytes a vanilla step must read: the weights and `context` rows of the cache.
+
+    An input embedding that is not the output layer too is not counted: a step reads one row of it.
+    """
+    embedding = model.network.get_input_embeddings().weight
+    output_layer = model.network.get_output_embeddings().weight
+    weights = sum(w.numel() * w.element_size() for w in model.network.parameters())
+    if embedding.data_ptr() != output_layer.data_ptr():
+        weights -= embedding.numel() * embedding.element_size()
+    cache = model.cache
+    return weights + cache.bytes // cache.slots * context // cache.positions

@@ -1,183 +1,225 @@
-"""One verification step for any number of sequences: one forward over all drafts, the walk, the kept cache rows.
+"""One verification step for any number of sequences: one forward over all drafts, then the walk.
 
-The walk: at each node take the target's own token (`sampling.py`); move to the child that carries it, else stop, and
-that token is the bonus. Stop ids, the token budget and the forced end of thinking act on every emitted token inside
-the walk, so all methods end at the same token.
+The walk: at each node take the target's own token (`sampling.py`); move to the child that carries
+it, else stop, and that token is the bonus. Stop ids, the token budget and the forced end of
+thinking act on every emitted token inside the walk, so all methods end at the same token.
 """
 
-import itertools
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from model.draft import Draft, Needs, Request, StepOut
-from model.engine.attention import Segment
+from model.contract import Draft, Needs, StepOut
+from model.engine.forward import Draw, Output, Segment, Wanted
+from model.engine.model import Model
 from model.engine.sampling import rejection_tokens, target_tokens
-from model.engine.static import Choice
-from model.engine.target import Output, Target
-
-if TYPE_CHECKING:
-    from model.engine.decode import Sequence
-
-
-class Emission:
-    """The tokens of one generation and the rules that end it: stop ids, token budget, forced end of thinking."""
-
-    def __init__(self, request: Request) -> None:
-        self.ids: list[int] = []
-        self.forced = 0
-        self.reason = ""
-        self._request = request
-        self._pending: list[int] = []
-        self._open = request.forcing is not None
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.reason)
-
-    def emit(self, own: int) -> int:
-        """Emit the target's own token, or the forced one in its place; returns what was emitted."""
-        request, forcing = self._request, self._request.forcing
-        if self._open and len(self.ids) >= forcing.after:
-            self._pending, self._open = list(forcing.ids), False
-        token = own
-        if self._pending:
-            token = self._pending.pop(0)
-            self.forced += 1
-        elif self._open and token == forcing.end_id:
-            self._open = False
-        self.ids.append(token)
-        if token in request.stop_ids:
-            self.reason = "stop"
-        elif len(self.ids) >= request.max_new_tokens:
-            self.reason = "length"
-        return token
-
-
-def walk(draft: Draft, own: list[int], emission: Emission) -> tuple[list[int], list[int]]:
-    """Follow the target's tokens down the tree; returns (kept nodes, emitted tokens), equally many."""
-    parents, tokens = draft.parents, draft.tokens
-    children = {(parents[i], tokens[i]): i for i in range(1, draft.candidates)}
-    path, emitted, node = [0], [], 0
-    while True:
-        token = emission.emit(own[node])
-        emitted.append(token)
-        node = children.get((node, token))
-        if node is None or emission.finished:
-            return path, emitted
-        path.append(node)
-
-
-def tree_mask(draft: Draft) -> np.ndarray:
-    """Which nodes each node attends, bool [n, n]: its ancestors and itself; extra nodes as they say."""
-    n, m = len(draft.tokens), draft.candidates
-    bits = [1]
-    for i in range(1, m):  # whole rows as integers: four times faster than rows of an array
-        bits.append(bits[draft.parents[i]] | 1 << i)
-    width = (n + 7) // 8
-    packed = np.frombuffer(b"".join(row.to_bytes(width, "little") for row in bits), dtype=np.uint8).reshape(m, width)
-    mask = np.unpackbits(packed, axis=1, count=n, bitorder="little").view(bool)
-    return mask if n == m else np.concatenate([mask, draft.extra_mask])
-
-
-def segment_of(sequence: "Sequence", draft: Draft, depths: list[int]) -> Segment:
-    """The rows of one draft behind the sequence's cached ones."""
-    mask = None if draft.is_chain else torch.from_numpy(tree_mask(draft))
-    return Segment(sequence.slot, sequence.cached, draft.tokens, [sequence.cached + d for d in depths], mask)
+from model.engine.sequence import Emission, Sequence
 
 
 @dataclass(frozen=True)
-class Read:
-    """What the host reads of one draft's forward: the target's token after every node, its likeliest tokens."""
+class Work:
+    """One sequence's draft in a step: its nodes' depths and the rows they take in the forward."""
 
-    own: list[int]
-    topk: np.ndarray | None = None
+    sequence: Sequence
+    draft: Draft
+    depths: list[int]
+    rows: slice
+
+    @property
+    def only_temperature(self) -> bool:
+        """May the forward itself pick the tokens: nothing but a temperature is applied?"""
+        request = self.sequence.request
+        if request.temperature == 0:
+            return True
+        return request.only_temperature and self.draft.probabilities is None
+
+    def segment(self) -> Segment:
+        """The draft's rows behind the sequence's cached ones."""
+        sequence, draft = self.sequence, self.draft
+        mask = None if draft.is_chain else torch.from_numpy(tree_mask(draft))
+        positions = [sequence.cached + depth for depth in self.depths]
+        return Segment(sequence.slot, sequence.cached, draft.tokens, positions, mask)
+
+    def draw(self) -> Draw | None:
+        """How the forward draws this draft's tokens; None where the argmax is asked for."""
+        sequence, candidates = self.sequence, self.draft.candidates
+        if sequence.request.temperature == 0:
+            return None
+        levels = sorted(set(self.depths[:candidates]))
+        positions = [len(sequence.ids) + depth for depth in levels]
+        key_of = dict(zip(levels, sequence.noise.keys(positions), strict=True))
+        keys = [key_of[depth] for depth in self.depths[:candidates]]
+        extra_nodes = len(self.depths) - candidates
+        return Draw(sequence.request.temperature, keys + [0] * extra_nodes)
 
 
-def _choice(work: list[tuple["Sequence", Draft]], depths: list[list[int]]) -> Choice:
-    """What the forward itself may pick: the argmax, or a draw with this position's noise for the single sequence."""
-    (sequence, draft), depth = work[0], depths[0]
-    request, first = sequence.request, len(sequence.ids)
-    if len(work) > 1 or request.temperature == 0 or not _plain(request, draft):
-        return Choice()
-    key = dict(zip(levels := sorted(set(depth[:draft.candidates])), sequence.noise.keys([first + d for d in levels])))
-    return Choice(request.temperature, [key[d] if i < draft.candidates else 0 for i, d in enumerate(depth)])
+@dataclass(frozen=True)
+class Choices:
+    """What the host reads of one draft's forward."""
+
+    tokens: list[int]
+    """The target's token after every node; after extra nodes its argmax."""
+    target_topk: np.ndarray | None = None
+    """The target's likeliest tokens after every candidate, [candidates, K]."""
 
 
-def _plain(request: Request, draft: Draft) -> bool:
-    """Nothing but a temperature stands between the logits and the token."""
-    return not request.top_k and request.top_p >= 1 and draft.probabilities is None
+@dataclass(frozen=True)
+class Verified:
+    """The steps of all sequences, and when their tokens were read (`perf_counter`)."""
+
+    outs: list[StepOut]
+    read_at: float
 
 
-def _read(output: Output, work: list[tuple["Sequence", Draft]], depths: list[list[int]], topk: int) -> list[Read]:
-    """One transfer to the host for all drafts."""
-    if output.picked is not None:
-        (sequence, draft), = work
-        if sequence.request.temperature == 0 or _plain(sequence.request, draft):
-            picked, m = output.picked.cpu().numpy(), draft.candidates
-            own = [*picked[:m, 1 if sequence.request.temperature else 0].tolist(), *picked[m:, 0].tolist()]
-            return [Read(own, picked[:m, 2:] if topk else None)]
-    found, row = [], 0
-    for (sequence, draft), depth in zip(work, depths):
-        logits = output.logits[row:row + len(draft.tokens)]
-        row += len(draft.tokens)
-        tokens = _own_tokens(logits, sequence, draft, depth)[:, None]
+def tree_mask(draft: Draft) -> np.ndarray:
+    """Which nodes each node attends, bool [n, n]: ancestors and itself; extra nodes as they say."""
+    nodes, candidates = len(draft.tokens), draft.candidates
+    ancestors = [1]  # as bits: whole rows as integers are four times faster than rows of an array
+    for node in range(1, candidates):
+        ancestors.append(ancestors[draft.parents[node]] | 1 << node)
+    width = (nodes + 7) // 8
+    packed = b"".join(row.to_bytes(width, "little") for row in ancestors)
+    rows = np.frombuffer(packed, dtype=np.uint8).reshape(candidates, width)
+    mask = np.unpackbits(rows, axis=1, count=nodes, bitorder="little").view(bool)
+    return mask if draft.extra_mask is None else np.concatenate([mask, draft.extra_mask])
+
+
+def walk(draft: Draft, choices: list[int], emission: Emission) -> tuple[list[int], list[int]]:
+    """Follow the target's tokens down the tree: (kept nodes, emitted tokens), equally many."""
+    children = {}
+    for node in range(1, draft.candidates):
+        children[draft.parents[node], draft.tokens[node]] = node
+    path, emitted, node = [0], [], 0
+    while True:
+        token = emission.emit(choices[node])
+        emitted.append(token)
+        child = children.get((node, token))
+        if child is None or emission.finished:
+            return path, emitted
+        path.append(child)
+        node = child
+
+
+def verify(
+    model: Model,
+    drafts: list[tuple[Sequence, Draft]],
+    needs: Needs,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Verified:
+    """Verify each sequence's draft.
+
+    `meanwhile` is called once the forward is launched: on a GPU the host works while the device
+    does. Raises ValueError for a draft that breaks the contract.
+    """
+    work = _laid_out(model, drafts, needs)
+    wanted = Wanted(
+        feature_layers=needs.feature_layers,
+        target_topk=needs.target_topk,
+        draw=work[0].draw() if len(work) == 1 and work[0].only_temperature else None,
+        is_step=True,
+    )
+    output = model.forward([item.segment() for item in work], wanted)
+    meanwhile()
+    choices = _read(output, work, needs.target_topk)
+    read_at = perf_counter()
+    outs = []
+    for item, chosen in zip(work, choices, strict=True):
+        outs.append(_accept(model, item, chosen, output))
+    return Verified(outs, read_at)
+
+
+def _laid_out(model: Model, drafts: list[tuple[Sequence, Draft]], needs: Needs) -> list[Work]:
+    work: list[Work] = []
+    row = 0
+    for sequence, draft in drafts:
+        draft.validate(needs.max_nodes, model.vocab_size)
+        rows = slice(row, row + len(draft.tokens))
+        work.append(Work(sequence, draft, draft.depths(), rows))
+        row = rows.stop
+    return work
+
+
+def _read(output: Output, work: list[Work], topk: int) -> list[Choices]:
+    """The target's tokens after every node: one transfer to the host for all drafts."""
+    if output.picked is not None and len(work) == 1 and work[0].only_temperature:
+        return [_read_picked(output, work[0], topk)]
+    return _read_logits(output, work, topk)
+
+
+def _read_picked(output: Output, item: Work, topk: int) -> Choices:
+    """Where the forward has picked the tokens."""
+    assert output.picked is not None
+    picked, candidates = output.picked.to_host(), item.draft.candidates
+    tokens = picked.drawn if item.sequence.request.temperature else picked.argmax
+    of_extra_nodes = picked.argmax[candidates:].tolist()
+    return Choices(
+        tokens=tokens[:candidates].tolist() + of_extra_nodes,
+        target_topk=picked.target_topk[:candidates] if topk else None,
+    )
+
+
+def _read_logits(output: Output, work: list[Work], topk: int) -> list[Choices]:
+    """Pick from the logits: several sequences, top-k or top-p, rejection sampling, eager runs."""
+    columns = []
+    for item in work:
+        logits = output.logits[item.rows]
+        tokens = _target_tokens(logits, item)[:, None]
         if topk:
             tokens = torch.cat([tokens, logits.topk(topk, dim=-1).indices], dim=1)
-        found.append(tokens)
-    rows = (found[0] if len(found) == 1 else torch.cat(found)).cpu().numpy()
-    ends = np.cumsum([0] + [len(draft.tokens) for _, draft in work])
-    return [Read(rows[a:b, 0].tolist(), rows[a:a + draft.candidates, 1:] if topk else None)
-            for (a, b), (_, draft) in zip(itertools.pairwise(ends), work)]
+        columns.append(tokens)
+    packed = (columns[0] if len(columns) == 1 else torch.cat(columns)).cpu().numpy()
+    choices = []
+    for item in work:
+        rows = packed[item.rows]
+        of_candidates = rows[: item.draft.candidates, 1:]
+        choices.append(Choices(rows[:, 0].tolist(), of_candidates if topk else None))
+    return choices
 
 
-def _own_tokens(logits: torch.Tensor, sequence: "Sequence", draft: Draft, depth: list[int]) -> torch.Tensor:
+def _target_tokens(logits: torch.Tensor, item: Work) -> torch.Tensor:
     """The target's token [n] after every node of one draft; after extra nodes its argmax."""
-    request, first, m = sequence.request, len(sequence.ids), draft.candidates
+    sequence, draft, candidates = item.sequence, item.draft, item.draft.candidates
+    request, first = sequence.request, len(sequence.ids)
     if draft.probabilities is not None and request.temperature > 0:
         tokens = rejection_tokens(logits, draft, first, request, sequence.noise)
     else:
-        tokens = target_tokens(logits[:m], depth[:m], first, request, sequence.noise)
-    return torch.cat([tokens, logits[m:].argmax(-1)]) if m < len(draft.tokens) else tokens
+        depths = item.depths[:candidates]
+        tokens = target_tokens(logits[:candidates], depths, first, request, sequence.noise)
+    if candidates == len(draft.tokens):
+        return tokens
+    return torch.cat([tokens, logits[candidates:].argmax(-1)])
 
 
-def verify(target: Target, work: list[tuple["Sequence", Draft]], needs: Needs,
-           meanwhile: Callable[[], None] = lambda: None) -> tuple[list[StepOut], float]:
-    """Verify each sequence's draft; returns the steps and the moment the tokens were read (`perf_counter`).
-
-    `meanwhile` is called once the forward is launched: on a GPU the host works while the device does.
-    """
-    depths = []
-    for _, draft in work:
-        draft.validate(needs.max_nodes, target.vocab_size)
-        depths.append(draft.depths())
-    segments = [segment_of(s, d, depth) for (s, d), depth in zip(work, depths)]
-    choice = _choice(work, depths) if target.static else None
-    output = target.forward(segments, feature_layers=needs.feature_layers, choice=choice, topk=needs.topk)
-    meanwhile()
-    reads = _read(output, work, depths, needs.topk)
-    read_at = perf_counter()
-    outs, row = [], 0
-    for (sequence, draft), read in zip(work, reads):
-        outs.append(_accept(target, sequence, draft, read, output, row, needs))
-        row += len(draft.tokens)
-    return outs, read_at
-
-
-def _accept(target: Target, sequence: "Sequence", draft: Draft, read: Read, output: Output, row: int,
-            needs: Needs) -> StepOut:
-    path, emitted = walk(draft, read.own, sequence.emission)
-    target.keep(sequence.slot, sequence.cached, path)
+def _accept(model: Model, item: Work, choices: Choices, output: Output) -> StepOut:
+    """Walk the tree, keep the accepted rows, and say what the step yielded."""
+    sequence, draft = item.sequence, item.draft
+    path, emitted = walk(draft, choices.tokens, sequence.emission)
+    model.keep(sequence.slot, sequence.cached, path)
     sequence.cached += len(path)
     sequence.accept_lengths.append(len(emitted))
     sequence.draft_lengths.append(draft.candidates - 1)
     sequence.sources.append(draft.source)
-    features = None
-    if needs.feature_layers:
-        features = output.features[row:row + len(read.own)]
-        features = features[path] if path[-1] >= len(path) else features[:len(path)].clone()  # the next step reuses them
-    return StepOut(draft, path, emitted, sequence.emission.finished, features, read.topk, read.own[draft.candidates:])
+    return StepOut(
+        draft=draft,
+        path=path,
+        emitted=emitted,
+        finished=sequence.finished,
+        features=_kept_features(output, item, path),
+        target_topk=choices.target_topk,
+        extra_argmax=choices.tokens[draft.candidates :],
+    )
+
+
+def _kept_features(output: Output, item: Work, path: list[int]) -> torch.Tensor | None:
+    """The features at the kept nodes, as a copy: the next forward reuses their memory."""
+    if output.features is None:
+        return None
+    features = output.features[item.rows]
+    if path[-1] < len(path):  # a prefix of the rows
+        return features[: len(path)].clone()
+    return features[path]

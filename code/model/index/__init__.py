@@ -1,1 +1,3 @@
-"""String structures over integer tokens; numpy and the standard library only. They know no drafter and no model."""
+"""String structures over integer tokens; numpy and the standard library only. They know no drafter
+and no model.
+"""

@@ -1,8 +1,8 @@
-"""A trie of what followed every token, with input and output frequencies: the memory of PIA (Zhao et al. 2024).
+"""A trie of what followed every token, with input and output frequencies: the memory of PIA (Zhao
+et al. 2024).
 
-For every token a trie of the up to `length` tokens that came after it. Frequencies of prompts ("input") hold for the
-current request only, those of outputs until the trie is pruned.
-"""
+For every token a trie of the up to `length` tokens that came after it. Frequencies of prompts
+("input") hold for the current request only, those of outputs until the trie is pruned."""
 
 import heapq
 from collections.abc import Sequence
@@ -22,7 +22,9 @@ class Node:
 
 
 class NgramTrie:
-    """`put` whole windows, `best` the likeliest tree of continuations; `squeeze` prunes what grew too large."""
+    """`put` whole windows, `best` the likeliest tree of continuations; `squeeze` prunes what grew
+    too large.
+    """
 
     def __init__(self, length: int, max_nodes: int = 65536, max_output_nodes: int = 512) -> None:
         self.length = length
@@ -35,14 +37,16 @@ class NgramTrie:
         """Input frequencies of earlier requests no longer count."""
         self._request += 1
 
-    def put(self, tokens: Sequence[int], is_output: bool, first: int = 0, last: int | None = None) -> None:
+    def put(
+        self, tokens: Sequence[int], is_output: bool, first: int = 0, last: int | None = None
+    ) -> None:
         """Add for each position first..last-1 the window of tokens after it."""
         for i in range(first, len(tokens) - 1 if last is None else last):
             node = self.roots.get(tokens[i])
             if node is None:
                 node = self.roots[tokens[i]] = Node()
             self._touched.add(tokens[i])
-            for token in tokens[i + 1:i + 1 + self.length]:
+            for token in tokens[i + 1 : i + 1 + self.length]:
                 child = node.children.get(token)
                 if child is None:
                     child = node.children[token] = Node()
@@ -66,8 +70,12 @@ class NgramTrie:
         inputs = node.input if node.request == self._request else 0.0
         return (1 - output_weight) * inputs + output_weight * node.output
 
-    def best(self, node: Node, limit: int, depth: int, output_weight: float) -> tuple[list[int], list[int]]:
-        """(tokens, parents) of the best-scored tree below `node`: parents (-1: `node` itself) come first."""
+    def best(
+        self, node: Node, limit: int, depth: int, output_weight: float
+    ) -> tuple[list[int], list[int]]:
+        """(tokens, parents) of the best-scored tree below `node`: parents (-1: `node` itself) come
+        first.
+        """
         tokens: list[int] = []
         parents: list[int] = []
         order = count()
@@ -88,7 +96,9 @@ class NgramTrie:
             frontier = (child, len(tokens) - 1, level + 1)
 
     def squeeze(self, least_touched: int = 1024) -> None:
-        """Once many tries were touched, halve output frequencies and drop rare nodes in those that grew too large."""
+        """Once many tries were touched, halve output frequencies and drop rare nodes in those that
+        grew too large.
+        """
         if len(self._touched) < least_touched:
             return
         for token in self._touched:

@@ -1,9 +1,12 @@
-"""A memory-mapped corpus of tokens with its suffix array: where does a sequence occur, and what follows it?
+"""A memory-mapped corpus of tokens with its suffix array: where does a sequence occur, and what
+follows it?
 
-One file: a magic line, a JSON header line padded to 4,096 bytes, the tokens as big-endian uint32 (so that comparing
-bytes compares token sequences), then the suffix array as little-endian uint32 or uint64. Documents are closed by the
-separator 2**32 - 1, over which no continuation runs. Opening reads nothing but the header.
-"""
+One file: a magic line, a JSON header line padded to 4,096 bytes, the tokens as big-endian uint32
+(so that comparing bytes compares token sequences), then the suffix array as little-endian uint32 or
+uint64. Documents are closed by the separator 2**32 - 1, over which no continuation runs. Opening
+reads nothing but the header."""
+
+from __future__ import annotations
 
 import json
 import mmap
@@ -20,8 +23,19 @@ SEPARATOR = 2**32 - 1
 
 
 @dataclass(frozen=True)
+class Match:
+    """A pattern of `length` tokens; rows `first` to `last` (excluded) begin with it."""
+
+    length: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class SuffixArray:
-    """`header` says vocabulary size, tokenizer hash and counts; `tokens` [n] and `order` [n] are memory-mapped."""
+    """`header` says vocabulary size, tokenizer hash and counts; `tokens` [n] and `order` [n] are
+    memory-mapped.
+    """
 
     header: dict[str, Any]
     tokens: np.ndarray
@@ -29,38 +43,45 @@ class SuffixArray:
     _bytes: mmap.mmap
 
     def range_of(self, pattern: list[int]) -> tuple[int, int]:
-        """The rows of the suffix array whose suffixes begin with `pattern`: first and one past the last."""
+        """The rows of the suffix array whose suffixes begin with `pattern`: first and one past the
+        last.
+        """
         low = np.array(pattern, dtype=">u4").tobytes()
         first = self._bisect(low, upper=False)
         return first, self._bisect(low, upper=True, begin=first)
 
-    def longest_range(self, context: list[int], longest: int, shortest: int) -> tuple[int, int, int]:
-        """(length, first, last) for the longest suffix of `context` that occurs, between the two lengths; 0 if none.
+    def longest_match(self, context: list[int], longest: int, shortest: int) -> Match | None:
+        """The longest suffix of `context`, between the two lengths, that occurs.
 
-        A suffix of an occurring suffix occurs too, so the length is found by bisection: log2 of the lengths searches.
+        A suffix of an occurring suffix occurs too, so the length is found by bisection.
         """
-        low, high, found = shortest, min(longest, len(context)), (0, 0, 0)
+        low, high = shortest, min(longest, len(context))
+        match = None
         while low <= high:
             middle = (low + high + 1) // 2
             first, last = self.range_of(context[-middle:])
             if first < last:
-                found, low = (middle, first, last), middle + 1
+                match, low = Match(middle, first, last), middle + 1
             else:
                 high = middle - 1
-        return found
+        return match
 
-    def continuations(self, first: int, last: int, skip: int, length: int, most: int) -> np.ndarray:
-        """What follows a pattern of `skip` tokens, as int64 [hits, length] in suffix-array order; -1 past a document.
+    def continuations(self, match: Match, length: int, most: int) -> np.ndarray:
+        """What follows a match, as int64 [hits, length] in suffix-array order; -1 past a document.
 
-        Of more than `most` rows every (last-first)/most-th is taken.
+        Of more than `most` hits every hits/most-th is taken.
         """
-        rows = np.arange(first, last)
-        if len(rows) > most:
-            rows = first + np.arange(most) * (last - first) // most
-        at = self.order[rows].astype(np.int64)[:, None] + np.arange(skip, skip + length)
-        found = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
-        ended = np.logical_or.accumulate((found == SEPARATOR) | (at >= len(self.tokens)), axis=1)
-        return np.where(ended, -1, found)
+        hits = match.last - match.first
+        if hits > most:
+            rows = match.first + np.arange(most) * hits // most
+        else:
+            rows = np.arange(match.first, match.last)
+        offsets = np.arange(match.length, match.length + length)
+        at = self.order[rows].astype(np.int64)[:, None] + offsets
+        tokens = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
+        is_end = (tokens == SEPARATOR) | (at >= len(self.tokens))
+        is_past = np.logical_or.accumulate(is_end, axis=1)
+        return np.where(is_past, -1, tokens)
 
     def documents(self, most: int) -> Iterator[list[int]]:
         """The documents in order, until `most` tokens are taken."""
@@ -76,7 +97,7 @@ class SuffixArray:
         while low < high:
             middle = (low + high) // 2
             at = HEADER_BYTES + 4 * int(order[middle])
-            piece = data[at:min(at + width, self._tokens_end)]
+            piece = data[at : min(at + width, self._tokens_end)]
             if piece < pattern or (upper and piece == pattern):
                 low = middle + 1
             else:
@@ -89,7 +110,9 @@ class SuffixArray:
 
 
 def build(file: Path, documents: Iterable[list[int]], header: dict[str, Any]) -> None:
-    """Write a datastore; the suffix array comes from libdivsufsort over the tokens' big-endian bytes."""
+    """Write a datastore; the suffix array comes from libdivsufsort over the tokens' big-endian
+    bytes.
+    """
     from pydivsufsort import divsufsort
 
     pieces = [np.array([*document, SEPARATOR], dtype=np.uint32) for document in documents]
@@ -97,7 +120,9 @@ def build(file: Path, documents: Iterable[list[int]], header: dict[str, Any]) ->
     order = divsufsort(tokens.tobytes())
     order = order[order % 4 == 0] // 4
     kind = "<u4" if len(tokens) < 2**32 else "<u8"
-    head = json.dumps({**header, "tokens": len(tokens), "documents": len(pieces), "order": kind}).encode()
+    head = json.dumps(
+        {**header, "tokens": len(tokens), "documents": len(pieces), "order": kind}
+    ).encode()
     if len(MAGIC) + len(head) + 1 > HEADER_BYTES:
         raise ValueError("the datastore's header is too long")
     part = file.with_name(file.name + ".part")

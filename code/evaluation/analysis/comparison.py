@@ -1,0 +1,230 @@
+"""Runs as what is compared: the methods of a setting, repeats of a method together.
+
+Repeats are runs of one method whose manifests agree in everything that decides the records. Runs of
+one method with other options are shown side by side under labels that name what differs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from evaluation.analysis import acceptance, metrics, verdicts
+from evaluation.analysis.metrics import SpeedUp
+from evaluation.analysis.verdicts import PairVerdict
+from evaluation.records.manifest import Manifest
+from evaluation.records.runs import RunFile, Setting, find_runs, note_differences
+from evaluation.records.schema import Record
+from evaluation.records.totals import Total, by_question, finished
+
+Unusual = Literal["cut", "looping"]
+UNUSUAL: tuple[Unusual, ...] = ("cut", "looping")
+"""Kinds of generations without whose questions speed-ups are given once more."""
+
+
+@dataclass(frozen=True)
+class MethodRuns:
+    """One method with one set of options in one setting, its repeats together."""
+
+    name: str
+    """Its label: the method, and where there are others of it, what differs."""
+    runs: tuple[RunFile, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the first repeat."""
+        return self.runs[0].manifest
+
+    @cached_property
+    def every(self) -> list[Record]:
+        """All generations of all repeats, failed ones included."""
+        return [record for run in self.runs for record in run.records]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Finished generations of all repeats."""
+        return finished(self.every)
+
+    @property
+    def texts(self) -> list[Record]:
+        """Finished generations of the first repeat: each text once."""
+        return finished(self.runs[0].records)
+
+    @cached_property
+    def totals(self) -> dict[str, Total]:
+        """Tokens and seconds of every question that all repeats have finished."""
+        return verdicts.pooled([run.totals for run in self.runs])
+
+    def on(self, questions: Iterable[str]) -> list[Record]:
+        """Finished generations of these questions, all repeats."""
+        wanted = set(questions)
+        return [record for record in self.records if record.question_id in wanted]
+
+    @cached_property
+    def looping(self) -> list[Record]:
+        """Finished generations that end in a loop."""
+        end = self.manifest.end_think_id
+        return [record for record in self.records if acceptance.looping(record, end)]
+
+    def unusual_questions(self, kind: Unusual) -> set[str]:
+        """Questions with a generation that was cut, or that loops."""
+        if kind == "looping":
+            return {record.question_id for record in self.looping}
+        return {record.question_id for record in self.every if record.finish_reason == "length"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The methods of one setting, vanilla first."""
+
+    setting: Setting
+    methods: tuple[MethodRuns, ...]
+    title: str
+
+    @property
+    def numbered(self) -> str:
+        """What numbers the generations of a question."""
+        return "sample" if self.setting.paradigm == "best_of_n" else "round"
+
+    @cached_property
+    def vanilla(self) -> MethodRuns | None:
+        return next((method for method in self.methods if method.name == "vanilla"), None)
+
+    @property
+    def reference(self) -> MethodRuns:
+        """Vanilla where it is there: all lossless methods share its texts."""
+        return self.vanilla or self.methods[0]
+
+    def shared(self, method: MethodRuns, without: Iterable[Unusual] = ()) -> set[str]:
+        """Questions that both the method and vanilla have finished.
+
+        `without` drops those with such a generation in either.
+        """
+        questions = set(method.totals)
+        if self.vanilla is None:
+            return questions
+        questions &= set(self.vanilla.totals)
+        for kind in without:
+            questions -= method.unusual_questions(kind)
+            questions -= self.vanilla.unusual_questions(kind)
+        return questions
+
+    def speed_up(self, method: MethodRuns, questions: set[str]) -> SpeedUp | None:
+        """Over vanilla on these questions; None where there are none, or no vanilla."""
+        if self.vanilla is None or not questions:
+            return None
+        totals = {q: total for q, total in method.totals.items() if q in questions}
+        return metrics.speed_up(totals, self.vanilla.totals)
+
+    @cached_property
+    def noise(self) -> list[PairVerdict]:
+        """Vanilla against itself: every two repeats, or the choices of one run."""
+        if self.vanilla is None:
+            return []
+        parts = [run.totals for run in self.vanilla.runs]
+        if len(parts) < 2:
+            parts = _by_choice(self.vanilla.runs[0])
+        pairs = []
+        for i, first in enumerate(parts):
+            for j in range(i + 1, len(parts)):
+                if set(first) & set(parts[j]):
+                    names = f"vanilla, repeat {i + 1}", f"vanilla, repeat {j + 1}"
+                    pairs.append(verdicts.compare(*names, first, parts[j]))
+        return pairs
+
+    def pairs(self) -> list[PairVerdict]:
+        """Every pair of methods, judged against the noise where it is known."""
+        totals = {method.name: method.totals for method in self.methods if method.totals}
+        return verdicts.all_pairs(totals, verdicts.noise_floor(self.noise))
+
+    def categories(self) -> dict[str, str]:
+        """Category of every question that vanilla has finished."""
+        if self.vanilla is None:
+            return {}
+        return {record.question_id: record.category for record in self.vanilla.records}
+
+
+def _by_choice(run: RunFile) -> list[dict[str, Total]]:
+    """Totals of every choice of a run by itself."""
+    choices: dict[int, list[Record]] = defaultdict(list)
+    for record in run.records:
+        choices[record.choice].append(record)
+    return [by_question(choices[choice]) for choice in sorted(choices)]
+
+
+def gather(folder: Path, notices: list[str]) -> list[Comparison]:
+    """Every setting below a folder; notes in `notices` what is unfinished or cannot be compared.
+
+    Raises UserError where there are no records, or runs were asked different prompts.
+    """
+    return compared(find_runs(folder, notices), notices)
+
+
+def compared(runs: Iterable[RunFile], notices: list[str]) -> list[Comparison]:
+    """These runs by setting, vanilla first in each."""
+    groups: dict[Setting, dict[str, list[RunFile]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        if not run.records:
+            notices.append(
+                f"{run.path}: a published trace; speed.py reads it,"
+                " other tables need this benchmark's records"
+            )
+            continue
+        groups[run.setting][run.name].append(run)
+        expected = run.manifest.questions
+        if expected and len(run.prompts) < expected:
+            notices.append(
+                f"{run.path.name}: {len(run.prompts)} of {expected} questions are finished"
+            )
+    several_models = len({setting.model for setting in groups}) > 1
+    comparisons = []
+    for setting, by_method in sorted(groups.items()):
+        comparison = _comparison(setting, by_method, several_models)
+        _note_differences(comparison, notices)
+        comparisons.append(comparison)
+    return comparisons
+
+
+def _comparison(
+    setting: Setting, by_method: dict[str, list[RunFile]], several_models: bool
+) -> Comparison:
+    methods: list[MethodRuns] = []
+    for name in sorted(by_method, key=lambda name: (name != "vanilla", name)):
+        methods += variants(name, by_method[name])
+    title = f"{setting.paradigm}, T = {setting.temperature:g}"
+    if several_models:
+        title += f", {methods[0].manifest.model_name}"
+    return Comparison(setting, tuple(methods), title)
+
+
+def variants(name: str, runs: list[RunFile]) -> list[MethodRuns]:
+    """The runs of one method by their options; the first ones keep the method's name."""
+    groups: dict[str, list[RunFile]] = defaultdict(list)
+    for run in runs:
+        groups[repr(sorted(run.manifest.options().items()))].append(run)
+    first, *others = groups.values()
+    methods = [MethodRuns(name, tuple(first))]
+    base = first[0].manifest.options()
+    for group in others:
+        options = group[0].manifest.options()
+        differing = []
+        for key in sorted(set(base) | set(options)):
+            if base.get(key) != options.get(key):
+                differing.append(f"{key} {options.get(key)}")
+        methods.append(MethodRuns(f"{name} ({', '.join(differing)})", tuple(group)))
+    return methods
+
+
+def _note_differences(comparison: Comparison, notices: list[str]) -> None:
+    if comparison.vanilla is None:
+        notices.append(f"{comparison.title}: no vanilla run, so no speed-ups; run --method vanilla")
+        return
+    base = comparison.vanilla.runs[0]
+    for method in comparison.methods:
+        for run in method.runs:
+            if run is not base:
+                note_differences(run, base, notices)

@@ -1,0 +1,68 @@
+"""What every command shares: flags whose errors are one line, and how a user's mistake ends it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from evaluation import __version__
+from model.errors import UserError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are the one line that users get everywhere, with --version."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.add_help:
+            version = f"spectts-bench {__version__}"
+            self.add_argument("--version", action="version", version=version)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def summary(docstring: str | None) -> str:
+    """The first line of a module's docstring: what `--help` says of a command."""
+    return (docstring or "").strip().split("\n")[0]
+
+
+def print_notices(notices: Iterable[str]) -> None:
+    """What a reader should know of the numbers, before them."""
+    for notice in notices:
+        print(f"note: {notice}")
+
+
+def run_command(main: Callable[[], int | None]) -> Callable[[], NoReturn]:
+    """Run `main` and exit with its code.
+
+    A UserError is one line on standard error and exit code 2, Ctrl-C exit code 130, a closed pipe
+    (as after `| head`) exit code 0.
+    """
+
+    @functools.wraps(main)
+    def run() -> NoReturn:
+        try:
+            code = main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        except KeyboardInterrupt:
+            print(
+                "\ninterrupted; finished questions are saved, the same command goes on",
+                file=sys.stderr,
+            )
+            code = INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        raise SystemExit(code or 0)
+
+    return run

@@ -1,0 +1,100 @@
+"""Run methods under paradigms and temperatures, then tabulate and grade them.
+
+    python -m evaluation.matrix --model-path mini --model-name mini --methods vanilla pld sam \\
+        --out data/mini --question-end 4
+
+`scripts/*.sh` call it. Flags that are not its own go to every run; --for METHOD FLAGS to one
+method's. DRY_RUN=1 prints the commands, BESIDE="0 1" runs methods beside each other on these GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from evaluation import paradigms
+from evaluation.command import Parser, run_command, summary
+from evaluation.running.matrix import Matrix, run_matrix
+from model import methods
+from model.errors import UserError
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description=summary(__doc__),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model-path", required=True, help="of every run")
+    parser.add_argument("--model-name", required=True, help="begins the name of every run")
+    parser.add_argument("--methods", nargs="+", default=["all"], help="methods, or 'all'")
+    parser.add_argument("--without", nargs="*", default=[], help="methods to leave out of 'all'")
+    parser.add_argument("--paradigms", nargs="+", default=["multi_round", "best_of_n"])
+    parser.add_argument("--temperatures", nargs="+", default=["0.0", "0.6"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
+    parser.add_argument(
+        "--for",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("METHOD", "FLAGS"),
+        dest="method_flags",
+        help="flags of one method's runs, as one word",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        default=os.environ.get("DRY_RUN", "0") == "1",
+        help="print the commands",
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=os.environ.get("BESIDE", "").split(),
+        metavar="GPU",
+        help="run methods beside each other, one on each of these GPUs",
+    )
+    return parser
+
+
+def chosen_methods(named: list[str], without: list[str]) -> list[str]:
+    """'all' in the order they are listed in; raises UserError for an unknown name."""
+    if named == ["all"]:
+        return [name for name in methods.names() if name not in without]
+    for name in named:
+        methods.parse(name)
+    return named
+
+
+def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
+    """Raises UserError for unknown methods and paradigms, and temperatures that are no numbers."""
+    for paradigm in args.paradigms:
+        paradigms.load(paradigm)
+    for temperature in args.temperatures:
+        try:
+            float(temperature)
+        except ValueError:
+            raise UserError(f"--temperatures are numbers, not '{temperature}'") from None
+    method_flags = {method: shlex.split(text) for method, text in args.method_flags}
+    return Matrix(
+        model_path=args.model_path,
+        model_name=args.model_name,
+        methods=chosen_methods(args.methods, args.without),
+        paradigms=args.paradigms,
+        temperatures=args.temperatures,
+        out=args.out,
+        method_flags=method_flags,
+        flags=flags,
+    )
+
+
+def main() -> int:
+    args, flags = _parser().parse_known_args(sys.argv[1:])
+    return run_matrix(matrix_of(args, flags), args.beside, args.dry_run)
+
+
+if __name__ == "__main__":
+    run_command(main)()

@@ -1,0 +1,173 @@
+"""The record of one generation.
+
+One JSON line a generation; a failed generation has `finish_reason` "failed", its error, and no
+numbers. Older schemas are read, and a record is written back in its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from model.errors import UserError
+
+SCHEMA = 2
+ADDED: dict[int, tuple[str, ...]] = {2: ("reference_answer", "final_answer")}
+"""Fields by the schema that brought them; append only, so that old files stay readable."""
+NOT_THE_MACHINE = ("worker died", "context:")
+"""How errors begin that would come again: a question that kills its workers, a prompt too long."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One generation. Times in seconds, memory in bytes; lists have one entry a target forward."""
+
+    question_id: str
+    category: str
+    paradigm: str
+    choice: int
+    sample: int
+    round: int
+    seed: int
+    method: str
+    temperature: float
+    memory_scope: str
+    model_id: str
+    answer_id: str
+    prompt_tokens: int
+    prompt_hash: str
+    finish_reason: str
+    """'stop', 'length' or 'failed'."""
+    output_ids: list[int]
+    text: str
+    new_tokens: int | None
+    forced_tokens: int | None
+    accept_lengths: list[int]
+    """Tokens emitted a step, the bonus included: vanilla's are all 1. The first token comes from
+    the prefill."""
+    draft_lengths: list[int]
+    """Candidate nodes drafted a step, the root not counted."""
+    draft_source: list[list[Any]]
+    """Who drafted, run-length coded: [["sam", 3], ["none", 1], ...]."""
+    prefill_time: float | None
+    wall_time: float | None
+    draft_time: float | None
+    verify_time: float | None
+    accept_time: float | None
+    other_time: float | None
+    peak_memory: int | None
+    energy: float | None
+    """Joules of the GPU's board while it ran, where NVML tells; None elsewhere."""
+    error: str
+    tstamp: float
+    shared: bool
+    """Another run used the same GPU or cores meanwhile: the times are not comparable."""
+    reference_answer: str | None = None
+    """The question's answer, None where none is known."""
+    final_answer: str | None = None
+    """The text after the thinking (all of it in a family without one); None where the thinking
+    never ended."""
+    schema: int = SCHEMA
+
+    @property
+    def failed(self) -> bool:
+        return self.finish_reason == "failed"
+
+    @property
+    def is_settled(self) -> bool:
+        """Is there nothing to gain from trying again? A failure may have been the machine's."""
+        return not self.failed or self.error.startswith(NOT_THE_MACHINE)
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """Which generation of the run this is: question, choice, sample, round."""
+        return self.question_id, self.choice, self.sample, self.round
+
+    @property
+    def tokens(self) -> int:
+        """Tokens emitted; 0 for a failed generation."""
+        return self.new_tokens or 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time; 0 for a failed generation."""
+        return self.wall_time or 0.0
+
+    def line(self) -> str:
+        """The record's line in its file, in its own schema."""
+        values = asdict(self)
+        for name in set(values) - field_names(self.schema):
+            del values[name]
+        return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def field_names(schema: int) -> set[str]:
+    """The fields of a record of this schema."""
+    names = {field.name for field in fields(Record)}
+    for since, added in ADDED.items():
+        if since > schema:
+            names -= set(added)
+    return names
+
+
+def run_lengths(items: Iterable[str]) -> list[list[Any]]:
+    """['a', 'a', 'b'] -> [['a', 2], ['b', 1]]."""
+    coded: list[list[Any]] = []
+    for item in items:
+        if coded and coded[-1][0] == item:
+            coded[-1][1] += 1
+        else:
+            coded.append([item, 1])
+    return coded
+
+
+_NUMBERS = (
+    "new_tokens",
+    "forced_tokens",
+    "prefill_time",
+    "wall_time",
+    "draft_time",
+    "verify_time",
+    "accept_time",
+    "other_time",
+)
+_LISTS = ("output_ids", "accept_lengths", "draft_lengths", "draft_source")
+
+
+def parse_record(data: dict[str, Any], where: str) -> Record:
+    """A record from its JSON object; `where` names file and line for the UserError it may raise."""
+    schema = data.get("schema")
+    if schema not in (1, SCHEMA):
+        raise UserError(
+            f"{where}: record schema {schema!r} is unknown; this version reads schemas 1 to"
+            f" {SCHEMA}"
+        )
+    expected = field_names(schema)
+    if set(data) != expected:
+        differing = ", ".join(sorted(set(data) ^ expected))
+        raise UserError(
+            f"{where}: not a record of schema {schema}: missing or unknown fields: {differing}"
+        )
+    record = Record(**data)
+    if not record.failed:
+        _check_numbers(record, where)
+    return record
+
+
+def _check_numbers(record: Record, where: str) -> None:
+    """What numbers are made from must be numbers, in an order that a generation can have."""
+    wrong = []
+    for name in _NUMBERS:
+        value = getattr(record, name)
+        if not isinstance(value, int | float) or value < 0:
+            wrong.append(name)
+    wrong += [name for name in _LISTS if not isinstance(getattr(record, name), list)]
+    if not wrong and record.wall_time == 0:
+        wrong = ["wall_time"]
+    if wrong:
+        raise UserError(
+            f"{where}: {', '.join(wrong)} of a finished generation must be numbers above 0,"
+            " or lists"
+        )

@@ -1,0 +1,31 @@
+"""One colour and one marker a method, in every figure and in the trace viewer.
+
+The colours are those of Okabe and Ito (2008) and Tol (2021), safe for colour-blind eyes.
+"""
+
+COLOURS = {
+    "vanilla": "#777777",
+    "eagle3": "#D55E00",
+    "lookahead": "#882255",
+    "pia": "#CC79A7",
+    "pld": "#56B4E9",
+    "recycling": "#009E73",
+    "rest": "#332288",
+    "sam": "#0072B2",
+    "sam_eagle3": "#E69F00",
+    "sps": "#B09000",
+}
+OTHERS = ("#44AA99", "#AA4499", "#999933", "#661100")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+
+def colour(name: str) -> str:
+    """Of a method by its name; of any other name by what its letters add up to."""
+    return COLOURS.get(name) or OTHERS[sum(name.encode()) % len(OTHERS)]
+
+
+def marker(name: str) -> str:
+    """Shapes beside colours: no two of our methods share both."""
+    names = list(COLOURS)
+    number = names.index(name) if name in COLOURS else sum(name.encode())
+    return MARKERS[number % len(MARKERS)]

@@ -1,0 +1,1 @@
+"""Running: from a specification to records. The only room that loads models."""

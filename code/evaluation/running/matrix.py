@@ -1,0 +1,159 @@
+"""The matrix of runs: every method under every paradigm and temperature, one command each.
+
+Methods run one after another, or beside each other, each on a GPU of its own. Where two runs share
+a GPU, or a CPU, their records say so, and their times do not compare.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluation.running.spec import answer_path
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What is run, and where the records go."""
+
+    model_path: str
+    model_name: str
+    """Begins the name of every run."""
+    methods: Sequence[str]
+    paradigms: Sequence[str]
+    temperatures: Sequence[str]
+    out: Path
+    method_flags: Mapping[str, Sequence[str]]
+    """A method's own."""
+    flags: Sequence[str]
+    """Of every run."""
+
+    def commands(self) -> Iterator[list[str]]:
+        """One launcher a run. Finished work is skipped by the launcher itself."""
+        for paradigm in self.paradigms:
+            for temperature in self.temperatures:
+                # at temperature 0 the samples of Best-of-N are equal: nothing to measure
+                if paradigm == "best_of_n" and float(temperature) == 0:
+                    continue
+                for method in self.methods:
+                    yield self._command(method, paradigm, temperature)
+
+    def _command(self, method: str, paradigm: str, temperature: str) -> list[str]:
+        run = f"{self.model_name}-{method}-temperature-{temperature}"
+        return [
+            *(sys.executable, "-m", "evaluation.inference"),
+            *("--method", method),
+            *("--model-path", self.model_path),
+            *("--model-id", run),
+            *("--paradigm", paradigm),
+            *("--temperature", temperature),
+            *("--answer-file", str(answer_path(self.out, paradigm, run))),
+            *self.method_flags.get(method, ()),
+            *self.flags,
+        ]
+
+    def summaries(self) -> list[list[str]]:
+        """What is made of the records."""
+        out = str(self.out)
+        plot, numbers = str(self.out / "speed.png"), str(self.out / "speed.json")
+        speed = ["-m", "evaluation.speed", out, "--plot", plot, "--json", numbers]
+        return [[sys.executable, *speed], [sys.executable, "-m", "evaluation.score", out]]
+
+
+def show(command: Sequence[str], gpu: str | None = None) -> None:
+    """Print a command as a shell takes it."""
+    shown = ["python", *command[1:]] if command[0] == sys.executable else list(command)
+    prefix = f"CUDA_VISIBLE_DEVICES={gpu} " if gpu is not None else ""
+    print(prefix + shlex.join(shown))
+
+
+def run_matrix(matrix: Matrix, beside: Sequence[str] = (), dry_run: bool = False) -> int:
+    """Run all of it and the summaries; `beside` names GPUs to run methods on at once.
+
+    Returns the exit code: that of the first run that failed, 0 where none has. `dry_run` prints
+    the commands instead.
+    """
+    runs = list(matrix.commands())
+    if dry_run:
+        for i, command in enumerate(runs):
+            show(command, beside[i % len(beside)] if beside else None)
+        for command in matrix.summaries():
+            show(command)
+        return 0
+    code = _run_beside(runs, beside) if beside else _run_in_turn(runs)
+    if code:
+        return code
+    return _run_in_turn(matrix.summaries())
+
+
+def _run_in_turn(commands: Sequence[Sequence[str]]) -> int:
+    """One after another, up to the first that fails; returns its exit code."""
+    for command in commands:
+        # a run ends by itself on Ctrl-C, which the whole group of processes gets
+        code = subprocess.call(command)
+        if code:
+            return code
+    return 0
+
+
+@dataclass
+class _Gpus:
+    """Which run is on which GPU."""
+
+    names: Sequence[str]
+    running: dict[str, subprocess.Popen] = field(default_factory=dict)
+    has_failed: bool = False
+
+    def start(self, command: Sequence[str]) -> None:
+        """On the next GPU that is free."""
+        while True:
+            for name in self.names:
+                if self._is_free(name):
+                    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": name}
+                    self.running[name] = subprocess.Popen(command, env=environment)
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def finish(self) -> None:
+        """Wait for all runs."""
+        for process in self.running.values():
+            self.has_failed |= process.wait() != 0
+        self.running.clear()
+
+    def stop(self) -> None:
+        """End all runs: they have been interrupted, and lose nothing."""
+        for process in self.running.values():
+            process.wait()
+
+    def _is_free(self, name: str) -> bool:
+        process = self.running.get(name)
+        if process is None:
+            return True
+        if process.poll() is None:
+            return False
+        self.has_failed |= process.returncode != 0
+        del self.running[name]
+        return True
+
+
+def _run_beside(commands: Sequence[Sequence[str]], names: Sequence[str]) -> int:
+    """Beside each other; returns 1 where a run has failed, once all have ended."""
+    gpus = _Gpus(names)
+    try:
+        for command in commands:
+            gpus.start(command)
+        gpus.finish()
+    except KeyboardInterrupt:
+        gpus.stop()
+        raise
+    if gpus.has_failed:
+        print("error: a run has failed (see above); the same command goes on", file=sys.stderr)
+    return int(gpus.has_failed)

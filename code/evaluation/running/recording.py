@@ -1,0 +1,111 @@
+"""Records of generations: of finished ones, and of failed ones without numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from typing import Any
+
+from evaluation.paradigms import Answer, GenerationKey
+from evaluation.records.schema import Record, run_lengths
+from evaluation.running.meter import Meter
+from evaluation.running.spec import RunSpec
+from evaluation.tasks import Question
+from model.contract import Request
+from model.engine.sequence import Generation
+
+
+def finished_record(
+    spec: RunSpec,
+    question: Question,
+    request: Request,
+    generation: Generation,
+    answer: Answer,
+    meter: Meter,
+) -> Record:
+    """Of a generation that yielded text."""
+    key = GenerationKey(request.choice, request.sample, request.round)
+    times = generation.times
+    return Record(
+        **_identity(spec, question, key),
+        **_prompt(request),
+        finish_reason=generation.finish_reason,
+        output_ids=generation.output_ids,
+        text=answer.text,
+        new_tokens=len(generation.output_ids),
+        forced_tokens=generation.forced_tokens,
+        accept_lengths=generation.accept_lengths,
+        draft_lengths=generation.draft_lengths,
+        draft_source=run_lengths(generation.sources),
+        prefill_time=times.prefill,
+        wall_time=times.wall,
+        draft_time=times.draft,
+        verify_time=times.verify,
+        accept_time=times.accept,
+        other_time=times.other,
+        peak_memory=meter.peak_memory(),
+        energy=meter.energy(),
+        error="",
+        final_answer=answer.final,
+    )
+
+
+def failed_record(
+    spec: RunSpec,
+    question: Question,
+    key: GenerationKey,
+    error: str,
+    request: Request | None = None,
+) -> Record:
+    """Of a generation that yielded none; `request` is not known where its worker died."""
+    return Record(
+        **_identity(spec, question, key),
+        **_prompt(request),
+        finish_reason="failed",
+        output_ids=[],
+        text="",
+        new_tokens=None,
+        forced_tokens=None,
+        accept_lengths=[],
+        draft_lengths=[],
+        draft_source=[],
+        prefill_time=None,
+        wall_time=None,
+        draft_time=None,
+        verify_time=None,
+        accept_time=None,
+        other_time=None,
+        peak_memory=None,
+        energy=None,
+        error=error,
+    )
+
+
+def _identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str, Any]:
+    """Which generation of which run."""
+    return {
+        "question_id": question.id,
+        "category": question.category,
+        "reference_answer": question.answer,
+        "paradigm": spec.paradigm.name,
+        "choice": key.choice,
+        "sample": key.sample,
+        "round": key.round,
+        "seed": spec.generation.seed,
+        "method": spec.method.name,
+        "temperature": spec.generation.temperature,
+        "memory_scope": spec.method.memory_scope or "",
+        "model_id": spec.model_id,
+        "answer_id": uuid.uuid4().hex,
+        "tstamp": time.time(),
+        "shared": False,
+    }
+
+
+def _prompt(request: Request | None) -> dict[str, Any]:
+    if request is None:
+        return {"prompt_tokens": 0, "prompt_hash": ""}
+    text = ",".join(map(str, request.prompt_ids))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"prompt_tokens": len(request.prompt_ids), "prompt_hash": digest}

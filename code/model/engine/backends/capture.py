@@ -1,0 +1,80 @@
+"""Recording device work as a CUDA graph, and the buffer through which a step's inputs reach it."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+WARM_UP_RUNS = 2
+"""Before a capture: they compile kernels and create handles, which a capture must not."""
+
+
+class StepBuffer:
+    """One int64 buffer on the host (pinned), its copy on the device, and named views of both."""
+
+    def __init__(self, sizes: dict[str, int], device: torch.device) -> None:
+        total = sum(sizes.values())
+        on_gpu = device.type == "cuda"
+        self._host = torch.zeros(total, dtype=torch.int64, pin_memory=on_gpu)
+        self._device = torch.zeros(total, dtype=torch.int64, device=device)
+        self._sent = torch.cuda.Event() if on_gpu else None
+        self.host = {}
+        """numpy views, by name."""
+        self.device = {}
+        """Tensor views on the device, by name."""
+        ends = itertools.accumulate(sizes.values(), initial=0)
+        for name, (begin, end) in zip(sizes, itertools.pairwise(ends), strict=True):
+            self.host[name] = self._host[begin:end].numpy()
+            self.device[name] = self._device[begin:end]
+
+    def wait(self) -> None:
+        """Until the host buffer may be written again."""
+        if self._sent:
+            self._sent.synchronize()
+
+    def send(self) -> None:
+        """One asynchronous copy to the device."""
+        self._device.copy_(self._host, non_blocking=True)
+        if self._sent:
+            self._sent.record()
+
+
+@functools.cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all captures of a device: each keeps a workspace of the matrix library."""
+    return torch.cuda.Stream(device)
+
+
+def capture(
+    body: Callable[[], T], device: torch.device, pool: Any = None
+) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of `body()` and what it returned.
+
+    Raises what `body` raised; the current stream is then what it was before.
+    """
+    before, stream = torch.cuda.current_stream(device), capture_stream(device)
+    graph = torch.cuda.CUDAGraph()
+    stream.wait_stream(before)
+    was_collecting = gc.isenabled()
+    gc.disable()  # memory freed by a collection would end the capture
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_RUNS):
+                body()
+        before.wait_stream(stream)
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            result = body()
+    except Exception as error:
+        torch.cuda.set_stream(before)
+        torch.cuda.synchronize(device)
+        raise error.__context__ or error from None  # ending a broken capture raises one of its own
+    finally:
+        if was_collecting:
+            gc.enable()
+    return graph, result

@@ -1,0 +1,269 @@
+"""Triton kernels for a GPU: a few rows attending a long cached prefix, and sampling in place.
+
+Attention is split over the prefix so that one short draft fills the chip (Dao et al. 2023,
+"Flash-Decoding"): each program folds one piece of the prefix, one more program the new rows under
+their mask, and a second kernel merges the pieces by their log-sum-exp. Query heads that share a key
+head are rows of one tile, so keys are read once.
+
+Shapes: T rows, N new rows, H query heads, K key/value heads, G = H/K, D head dimension,
+P cached positions, V vocabulary.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+TILE = 64  # (row, query head) pairs of a program at most: its accumulator stays in registers
+BLOCK = 64  # keys folded at a time
+PROGRAMS_PER_PROCESSOR = 2
+MOST_PIECES = 64
+VOCABULARY_BLOCK = 4096
+
+
+@triton.jit
+def _fold(query, keys, values, allowed, scaling, best, total, weighted, PRECISION: tl.constexpr):
+    """Online softmax: take one block of keys into the running maximum, sum and weighted values."""
+    scores = tl.dot(query, tl.trans(keys), input_precision=PRECISION) * scaling
+    scores = tl.where(allowed, scores, float("-inf"))
+    higher = tl.maximum(best, tl.max(scores, 1))
+    base = tl.where(higher == float("-inf"), 0.0, higher)
+    weights = tl.exp(scores - base[:, None])
+    shrink = tl.exp(best - base)
+    total = total * shrink + tl.sum(weights, 1)
+    mixed = tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+    weighted = weighted * shrink[:, None] + mixed
+    return higher, total, weighted
+
+
+@triton.jit(do_not_specialize=["rows", "new_rows", "pieces"])
+def _attend_piece(
+    query,  # [T, H, D]
+    key,  # [N, K, D]
+    value,
+    cached_keys,  # [P, K, D]
+    cached_values,
+    start_at,  # int64 [1]: cached rows that count
+    mask,  # uint8 [T, N]
+    partial,  # float32 [pieces + 1, T, H, D]: the softmax of each piece
+    logsum,  # float32 [pieces + 1, T, H]: its log-sum-exp
+    rows,
+    new_rows,
+    pieces,
+    scaling,
+    query_row_stride,
+    query_head_stride,
+    key_row_stride,
+    key_head_stride,
+    value_row_stride,
+    value_head_stride,
+    cache_row_stride,
+    cache_head_stride,
+    HEADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    DIM: tl.constexpr,
+    TILE_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STORE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    # which part: a key head, a piece of the prefix (the last one: the new rows), a tile of queries
+    head, piece, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    start = tl.load(start_at).to(tl.int32)  # both loops must count in one type
+    dim = tl.arange(0, DIM)
+
+    # the tile's queries: pairs of (row, query head of the group)
+    pair = tile * TILE_M + tl.arange(0, TILE_M)
+    row, query_head = pair // GROUPS, head * GROUPS + pair % GROUPS
+    is_row = pair // GROUPS < rows
+    query_at = row[:, None] * query_row_stride + query_head[:, None] * query_head_stride
+    q = tl.load(query + query_at + dim[None, :], mask=is_row[:, None], other=0.0)
+
+    best = tl.full([TILE_M], float("-inf"), tl.float32)
+    total = tl.zeros([TILE_M], tl.float32)
+    weighted = tl.zeros([TILE_M, DIM], tl.float32)
+    if piece < pieces:
+        # a piece of the prefix: whole blocks of keys, every one of them attended
+        span = tl.cdiv(tl.cdiv(start, pieces), BLOCK_N) * BLOCK_N
+        low = piece * span
+        high = tl.minimum(low + span, start)
+        for at in range(low, high, BLOCK_N):
+            column = at + tl.arange(0, BLOCK_N)
+            is_key = column < high
+            place = column[:, None].to(tl.int64) * cache_row_stride + head * cache_head_stride
+            k = tl.load(cached_keys + place + dim[None, :], mask=is_key[:, None], other=0.0)
+            v = tl.load(cached_values + place + dim[None, :], mask=is_key[:, None], other=0.0)
+            best, total, weighted = _fold(
+                q, k, v, is_key[None, :], scaling, best, total, weighted, PRECISION
+            )
+    else:
+        # the new rows, under their mask; the first tile stores them behind the prefix
+        for at in range(0, new_rows, BLOCK_N):
+            column = at + tl.arange(0, BLOCK_N)
+            is_key = column < new_rows
+            key_at = column[:, None] * key_row_stride + head * key_head_stride
+            value_at = column[:, None] * value_row_stride + head * value_head_stride
+            k = tl.load(key + key_at + dim[None, :], mask=is_key[:, None], other=0.0)
+            v = tl.load(value + value_at + dim[None, :], mask=is_key[:, None], other=0.0)
+            is_pair = is_row[:, None] & is_key[None, :]
+            seen = tl.load(mask + row[:, None] * new_rows + column[None, :], mask=is_pair, other=0)
+            best, total, weighted = _fold(
+                q, k, v, seen != 0, scaling, best, total, weighted, PRECISION
+            )
+            if STORE:
+                if tile == 0:
+                    place = (start + column)[:, None].to(tl.int64) * cache_row_stride
+                    place = place + head * cache_head_stride + dim[None, :]
+                    tl.store(cached_keys + place, k, mask=is_key[:, None])
+                    tl.store(cached_values + place, v, mask=is_key[:, None])
+
+    # what the merge needs: this piece's softmax and its weight
+    entry = (piece * rows + row) * HEADS + query_head
+    filled = tl.where(total > 0, total, 1.0)
+    mixed = weighted / filled[:, None]
+    tl.store(partial + entry[:, None] * DIM + dim[None, :], mixed, mask=is_row[:, None])
+    log_of_sum = tl.where(total > 0, best + tl.log(filled), float("-inf"))
+    tl.store(logsum + entry, log_of_sum, mask=is_row)
+
+
+@triton.jit
+def _merge(
+    partial,  # float32 [PIECES + 1, entries, D]
+    logsum,  # float32 [PIECES + 1, entries]
+    out,  # [entries, D]; an entry is a (row, query head)
+    entries,
+    PIECES: tl.constexpr,
+    SLOTS: tl.constexpr,  # the power of two that holds PIECES + 1
+    DIM: tl.constexpr,
+):
+    """Weigh the pieces of one entry by exp(log-sum-exp)."""
+    entry = tl.program_id(0)
+    piece, dim = tl.arange(0, SLOTS), tl.arange(0, DIM)
+    is_piece = piece <= PIECES
+    sums = tl.load(logsum + piece * entries + entry, mask=is_piece, other=float("-inf"))
+    highest = tl.max(sums, 0)
+    weights = tl.exp(sums - tl.where(highest == float("-inf"), 0.0, highest))
+    place = (piece[:, None] * entries + entry) * DIM + dim[None, :]
+    softmaxes = tl.load(partial + place, mask=is_piece[:, None], other=0.0)
+    merged = tl.sum(softmaxes * weights[:, None], 0) / tl.maximum(tl.sum(weights, 0), 1e-30)
+    tl.store(out + entry * DIM + dim, merged.to(out.dtype.element_ty))
+
+
+def attend(
+    query_THD: torch.Tensor,
+    key_NKD: torch.Tensor,
+    value_NKD: torch.Tensor,
+    cache: torch.Tensor,
+    start: torch.Tensor,
+    mask_TN: torch.Tensor,
+    scaling: float,
+    store: bool,
+    processors: int,
+) -> torch.Tensor:
+    """[T, H, D]: `tree_attention` on a GPU; `processors` sizes the split of the prefix."""
+    rows, heads, dim = query_THD.shape
+    new_rows, kv_heads, _ = key_NKD.shape
+    device, groups = query_THD.device, heads // kv_heads
+    # fp32 takes twice the bytes and no tensor cores: a small tile keeps it in registers
+    is_fp32 = query_THD.dtype == torch.float32
+    fitting = max(16, triton.next_power_of_2(rows * groups))  # tensor cores want 16 rows
+    tile = 16 if is_fp32 else min(TILE, fitting)
+    tiles = triton.cdiv(rows * groups, tile)
+    pieces = max(1, PROGRAMS_PER_PROCESSOR * processors // (kv_heads * tiles))
+    pieces = min(MOST_PIECES, pieces)
+    partial = torch.empty(pieces + 1, rows, heads, dim, device=device, dtype=torch.float32)
+    logsum = torch.empty(pieces + 1, rows, heads, device=device, dtype=torch.float32)
+    out = torch.empty(rows, heads, dim, device=device, dtype=query_THD.dtype)
+    _attend_piece[kv_heads, pieces + 1, tiles](
+        query_THD,
+        key_NKD,
+        value_NKD,
+        cache[0],
+        cache[1],
+        start,
+        mask_TN.view(torch.uint8),
+        partial,
+        logsum,
+        rows,
+        new_rows,
+        pieces,
+        scaling,
+        *query_THD.stride()[:2],
+        *key_NKD.stride()[:2],
+        *value_NKD.stride()[:2],
+        *cache.stride()[1:3],
+        HEADS=heads,
+        GROUPS=groups,
+        DIM=dim,
+        TILE_M=tile,
+        BLOCK_N=BLOCK,
+        STORE=store,
+        PRECISION="ieee" if is_fp32 else "tf32",
+        num_warps=4,
+        num_stages=stages(is_fp32, store, tile),
+    )
+    slots = triton.next_power_of_2(pieces + 1)
+    _merge[(rows * heads,)](partial, logsum, out, rows * heads, pieces, slots, dim)
+    return out
+
+
+def stages(is_fp32: bool, store: bool, tile: int) -> int:
+    """Blocks of keys and values on their way: as many as let two programs share a processor."""
+    if is_fp32 or not store:
+        return 1
+    return 2 if tile == TILE else 3
+
+
+@triton.jit
+def _sample_block(
+    logits,  # [N, V]
+    keys,  # int64 [N]
+    temperature,  # float64 [1]
+    best_score,  # float32 [N, blocks]
+    best_token,  # int64 [N, blocks]
+    vocabulary,
+    logits_row_stride,
+    BLOCK_V: tl.constexpr,
+):
+    """`noise.exponential` and the noisy argmax over one block of one row's vocabulary."""
+    row, block = tl.program_id(0), tl.program_id(1)
+    token = block * BLOCK_V + tl.arange(0, BLOCK_V)
+    is_token = token < vocabulary
+
+    # the noise of (position, token): SplitMix64, then -log(1 - b) of 32 bits b
+    z = tl.load(keys + row).to(tl.uint64) + token.to(tl.uint64) * 0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    bits = (z ^ (z >> 31)) & 0xFFFFFFFF
+    share = (bits.to(tl.float64) + 0.5) * 2.3283064365386963e-10  # 2**-32, exact in float64
+    noise = -tl.log(1.0 - share)
+
+    # the block's best token
+    place = logits + row * logits_row_stride + token
+    score = tl.load(place, mask=is_token, other=float("-inf")).to(tl.float32)
+    score = score / tl.load(temperature).to(tl.float32) - tl.log(noise.to(tl.float32))
+    score = tl.where(is_token, score, float("-inf"))
+    entry = row * tl.num_programs(1) + block
+    tl.store(best_score + entry, tl.max(score, 0))
+    tl.store(best_token + entry, block * BLOCK_V + tl.argmax(score, 0))
+
+
+def sample(
+    logits_NV: torch.Tensor, keys_N: torch.Tensor, temperature: torch.Tensor
+) -> torch.Tensor:
+    """Token [N] of each row under the noise of `keys` (int64); `temperature` [1] on the device."""
+    rows, vocabulary = logits_NV.shape
+    blocks = triton.cdiv(vocabulary, VOCABULARY_BLOCK)
+    score = torch.empty(rows, blocks, device=logits_NV.device, dtype=torch.float32)
+    token = torch.empty(rows, blocks, device=logits_NV.device, dtype=torch.int64)
+    _sample_block[rows, blocks](
+        logits_NV,
+        keys_N,
+        temperature,
+        score,
+        token,
+        vocabulary,
+        logits_NV.stride(0),
+        BLOCK_V=VOCABULARY_BLOCK,
+    )
+    best_block = score.argmax(1, keepdim=True)
+    return token.gather(1, best_block)[:, 0]

@@ -1,0 +1,41 @@
+"""The kernels against their references. Run under TRITON_INTERPRET=1, which is read on import."""
+
+import torch
+
+from model.engine.backends import kernels
+from model.engine.backends.tree_attention import reference
+from model.engine.noise import PositionNoise, exponential
+from model.engine.sampling import noisy_argmax
+
+SHAPES = (  # rows, new rows, heads, key heads, head dimension, cache positions, cached rows
+    (1, 1, 4, 2, 32, 300, 200),
+    (5, 5, 4, 4, 16, 300, 1),
+    (48, 48, 4, 1, 64, 400, 300),
+    (10, 30, 4, 1, 32, 300, 77),
+    (3, 3, 4, 2, 32, 100, 0),
+    (128, 128, 2, 1, 16, 500, 193),
+    (2, 2, 8, 2, 128, 400, 256),
+)
+torch.manual_seed(0)
+for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
+    for rows, new, heads, kv_heads, dim, positions, start in SHAPES:
+        q = torch.randn(rows, heads, dim).to(dtype)
+        k, v = (torch.randn(new, kv_heads, dim).to(dtype) for _ in range(2))
+        cache = torch.randn(2, positions, kv_heads, dim).to(dtype)
+        mask = torch.rand(rows, new) < 0.5
+        mask[:, 0] = True
+        written, at = cache.clone(), torch.tensor([start])
+        plain = reference(q.float(), k.float(), v.float(), cache.float(), at, mask, dim**-0.5)
+        for processors in (1, 9):  # one piece of the prefix, and several, the last ones empty
+            out = kernels.attend(q, k, v, written, at, mask, dim**-0.5, True, processors)
+            assert (out.float() - plain).abs().max() < tolerance, (dtype, rows, processors)
+        cache[:, start : start + new] = torch.stack([k, v])
+        assert torch.equal(written, cache)
+        turned = q.transpose(0, 1).contiguous().transpose(0, 1)
+        outs = [kernels.attend(x, k, v, cache, at, mask, 0.2, False, 8) for x in (q, turned)]
+        assert torch.equal(*outs)
+logits = torch.randn(3, 9001) * 3
+keys = torch.tensor(PositionNoise(1 << 63 | 5).keys([0, 1, 9999]))
+drawn = kernels.sample(logits, keys, torch.tensor([0.7], dtype=torch.float64))
+assert torch.equal(drawn, noisy_argmax(logits / 0.7, exponential(keys, 9001)))
+print("kernels agree")

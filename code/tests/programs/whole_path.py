@@ -1,0 +1,19 @@
+"""Whole generations through the kernels. Run under TRITON_INTERPRET=1, which is read on import."""
+
+from model import methods
+from model.contract import Request
+from model.engine.decode import generate
+from model.engine.model import Model
+from tests.conftest import PROMPT, qwen3
+
+plain = Model(qwen3(layers=2))
+graphed = Model(qwen3(layers=2), engine="cuda_graph")
+for method, temperature in (("recycling", 0.0), ("pld", 0.7)):
+    request = Request(PROMPT, 10, temperature)
+    texts = []
+    for model in (plain, graphed):
+        drafter = methods.load(method, model)
+        texts.append(generate(model, drafter, request).output_ids)
+    assert texts[0] == texts[1], (method, texts)
+assert graphed.engine == "cuda_graph"
+print("texts agree")

@@ -1,0 +1,404 @@
+"""The forward with its lengths on the device, as a GPU captures it: the same texts, trees and noise
+as the reference.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model import methods
+from model.contract import Draft, Request
+from model.eagle3.graph import DraftGraph
+from model.eagle3.tree import DraftState, TreeShape
+from model.engine.backends import cuda_graph
+from model.engine.backends.cuda_graph import BUCKETS, CudaGraph, ancestor_words
+from model.engine.backends.draw import draw
+from model.engine.backends.tree_attention import reference, tree_attention
+from model.engine.cache import KVCache
+from model.engine.decode import generate
+from model.engine.forward import Picked, Segment, Wanted
+from model.engine.model import Model
+from model.engine.noise import PositionNoise
+from model.engine.sampling import target_tokens
+from tests.conftest import METHODS, PROMPT, VOCAB, llama, qwen3
+
+
+def graph_model(network) -> Model:
+    """A model that runs the graphs' code, which a CPU would not choose by itself."""
+    return Model(network, engine="cuda_graph")
+
+
+@pytest.fixture(scope="module")
+def graphed() -> Model:
+    return graph_model(qwen3())
+
+
+@pytest.mark.parametrize("temperature", (0.0, 0.8))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_emits_the_references_tokens(method, temperature, target, graphed, artefacts):
+    drafters = [methods.load(method, m, artefacts.get(method, {})) for m in (target, graphed)]
+    for sample in range(2):
+        request = Request(PROMPT, 60, temperature, sample=sample, question_id="q")
+        a, b = (generate(m, d, request) for m, d in zip((target, graphed), drafters))
+        assert a.output_ids == b.output_ids
+        assert a.accept_lengths == b.accept_lengths
+        assert a.sources == b.sources
+    assert graphed.engine == "cuda_graph" and graphed.backend.recorded
+
+
+@pytest.mark.parametrize("method", ("eagle3", "sam_eagle3", "recycling"))
+def test_nothing_of_a_step_is_kept_that_the_next_one_overwrites(
+    method, monkeypatch, target, artefacts
+):
+    """A captured graph writes its outputs to the same memory in every replay: so here."""
+    honest, memory = CudaGraph.body, {}
+
+    def in_place(name, new):
+        if new is None:
+            return None
+        if name not in memory:
+            memory[name] = torch.zeros(cuda_graph.MOST_ROWS, new.shape[1], dtype=new.dtype)
+        return memory[name][: len(new)].copy_(new)
+
+    def body(self, key):
+        made = honest(self, key)
+        return dataclasses.replace(
+            made,
+            logits=in_place("logits", made.logits),
+            features=in_place("features", made.features),
+            picked=Picked(in_place("picked", made.picked.packed)),
+        )
+
+    monkeypatch.setattr(CudaGraph, "body", body)
+    graphed, request = graph_model(qwen3()), Request(PROMPT, 60)
+    a, b = (
+        generate(t, methods.load(method, t, artefacts.get(method, {})), request)
+        for t in (target, graphed)
+    )
+    assert (a.output_ids, a.accept_lengths) == (b.output_ids, b.accept_lengths)
+    drafter, seen = methods.load(method, graphed, artefacts.get(method, {})), []
+    learn = drafter.observe
+    monkeypatch.setattr(
+        drafter,
+        "observe",
+        lambda out: (seen.append((out.features, copy.deepcopy(out.features))), learn(out)),
+    )
+    generate(graphed, drafter, request)
+    assert all(kept is None or torch.equal(kept, then) for kept, then in seen)
+
+
+@pytest.mark.parametrize("top", ({"sampling_top_k": 5}, {"sampling_top_p": 0.7}))
+def test_what_the_forward_cannot_pick_is_picked_behind_it(top, target, graphed, load):
+    request = Request(PROMPT, 40, 0.9, **top)
+    for method in ("vanilla", "recycling"):
+        assert (
+            generate(graphed, load(method), request).output_ids
+            == generate(target, load(method), request).output_ids
+        )
+
+
+@pytest.mark.parametrize("make", (qwen3, llama))
+@pytest.mark.parametrize("rows", (1, 3, 8, 9, 64, 65, 128))
+def test_a_buckets_unused_rows_change_nothing(make, rows):
+    ids = [(5 * i) % VOCAB for i in range(150)]
+    plain, padded = Model(make(), engine="eager"), graph_model(make())
+    for target in (plain, padded):
+        target.reserve(400)
+        target.forward([Segment.causal(0, 0, ids)], Wanted(last_only=True))
+    generator = np.random.default_rng(rows)
+    mask = np.tri(rows, dtype=bool) & (generator.random((rows, rows)) < 0.6) | np.eye(
+        rows, dtype=bool
+    )
+    segment = Segment(
+        0, 150, ids[:rows], [150 + i % 7 for i in range(rows)], torch.from_numpy(mask)
+    )
+    wanted = Wanted(target_topk=3, is_step=True)
+    a, b = (t.forward([segment], wanted) for t in (plain, padded))
+    torch.testing.assert_close(b.logits, a.logits, atol=1e-5, rtol=1e-4)
+    assert torch.equal(b.picked.argmax, a.logits.argmax(-1))
+    assert torch.equal(b.picked.target_topk, a.logits.topk(3).indices)
+    for t in (plain, padded):
+        t.keep(0, 150, [0, *range(2, rows, 2)])
+    padded.backend.flush()
+    torch.testing.assert_close(
+        padded.cache.data[..., : 150 + (rows + 1) // 2, :, :],
+        plain.cache.data[..., : 150 + (rows + 1) // 2, :, :],
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+def test_ancestors_survive_their_packing():
+    mask = np.tri(70, dtype=bool) & (np.random.default_rng(0).random((70, 70)) < 0.5)
+    words = torch.from_numpy(ancestor_words(mask, 70).copy()).view(70, 2, 1)
+    unpacked = ((words >> torch.arange(64)) & 1).bool().reshape(70, 128)
+    assert np.array_equal(unpacked[:, :70].numpy(), mask) and not unpacked[:, 70:].any()
+
+
+def test_a_long_accepted_path_is_moved_at_once(graphed, load):
+    """Paths beyond what a graph moves: a right chain beside a wrong sibling, 40 deep."""
+    from tests.test_conformance import Scripted
+
+    request = Request(PROMPT, 90)
+    text = generate(graphed, load("vanilla"), request).output_ids
+
+    def beside(context):
+        chain = text[context.emitted : context.emitted + 40]
+        if not chain:
+            return Draft.only_root(context.root)
+        wrong = (chain[0] + 1) % VOCAB
+        tokens = [context.root, wrong, *chain]
+        return Draft(tokens, [-1, 0, 0, *range(2, len(tokens) - 1)], len(tokens), "beside")
+
+    result = generate(graphed, Scripted(beside, 64), request)
+    assert result.output_ids == text and max(result.accept_lengths) > cuda_graph.MOVES
+
+
+def test_prepare_records_every_bucket_once():
+    target = graph_model(qwen3(layers=2))
+    target.reserve(300)
+    assert target.prepare(20, Wanted(target_topk=2))
+    made = [key.rows for key in target.backend.recorded]
+    assert made == [24, 16, 8, 4, 2, 1]
+    generate(
+        target,
+        methods.load("recycling", target, {"recycling_topk": 2}),
+        Request(PROMPT, 20),
+        max_nodes=20,
+    )
+    assert [key.rows for key in target.backend.recorded] == made
+
+
+@pytest.mark.parametrize("broken", ("raises", "differs", "stores"))
+def test_a_graph_that_does_not_reproduce_the_model_is_given_up(broken, monkeypatch, load, target):
+    honest = CudaGraph.body
+
+    def body(self, key):
+        if broken == "raises":
+            raise RuntimeError("no kernel for this chip\nand a long trace")
+        output = honest(self, key)
+        if broken == "stores":
+            self.cache.data[:, :, 0, len(PROMPT)] += 1
+            return output
+        return dataclasses.replace(output, logits=output.logits + 1)
+
+    monkeypatch.setattr(CudaGraph, "body", body)
+    graphed, request = graph_model(qwen3()), Request(PROMPT, 30)
+    said = "engine 'cuda_graph' does not work here .*going on with 'eager'"
+    with pytest.warns(UserWarning, match=said):
+        result = generate(graphed, load("recycling"), request)
+    assert graphed.engine == "eager"
+    assert result.output_ids == generate(target, load("vanilla"), request).output_ids
+
+
+def test_fused_parts_are_compiled_once_for_all_layers_and_change_no_token(load, target):
+    """Inductor on a CPU: the operator stays whole, no part is compiled for each layer anew."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    fused = Model(qwen3(), engine="cuda_graph_fused")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for method in ("vanilla", "recycling"):
+            request = Request(PROMPT, 40, 0.5)
+            assert (
+                generate(fused, load(method), request).output_ids
+                == generate(target, load(method), request).output_ids
+            )
+    assert fused.engine == "cuda_graph_fused"
+    assert (
+        torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 9
+    )  # 3 parts: one row, the first bucket, any bucket
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize("rows", (1, 2, 3, 7, 16))
+@pytest.mark.parametrize("k", (1, 4))
+def test_the_whole_draft_at_once_is_the_draft_by_levels(rows, k, artefacts, target):
+    drafter = methods.load("eagle3", target, artefacts["eagle3"])
+    for part in (drafter.head.midlayer.self_attn.q_proj, drafter.head.midlayer.self_attn.k_proj):
+        part.weight.data *= 20  # attention sharp enough for positions to matter
+    torch.manual_seed(rows)
+    features = torch.randn(50 + rows, 3 * target.config.hidden_size)
+    tokens = torch.randint(VOCAB, (50 + rows,)).tolist()
+    states = [DraftState(drafter.head, drafter.embedding, 256) for _ in range(2)]
+    for state in states:
+        state.catch_up(features[:50], tokens[:50])
+    whole = DraftGraph(states[1], TreeShape(k, 3, 11))
+    assert whole.takes(rows)
+    states[0].catch_up(features[50:], tokens[50:])
+    with torch.inference_mode():
+        found = whole.step(features[50:], tokens[50:])
+    assert found == states[0].grow(TreeShape(k, 3, 11))
+    assert states[0].stable == states[1].stable
+    torch.testing.assert_close(
+        states[0].cache[:, : states[0].stable], states[1].cache[:, : states[0].stable]
+    )
+
+
+def test_preparing_one_bucket_that_is_given_up_prepares_nothing(monkeypatch):
+    """Vanilla has one bucket: the engine may fall back in the only round."""
+    target = graph_model(qwen3(layers=2))
+    target.reserve(300)
+    monkeypatch.setattr(CudaGraph, "body", lambda self, key: 1 / 0)
+    with pytest.warns(UserWarning, match="going on with 'eager'"):
+        assert not target.prepare(1, Wanted())
+    assert target.engine == "eager"
+
+
+def test_a_draft_that_cannot_be_recorded_is_drafted_level_by_level(monkeypatch, artefacts, target):
+    request, model = Request(PROMPT, 40), graph_model(qwen3())
+    plain = generate(target, methods.load("eagle3", target, artefacts["eagle3"]), request)
+    monkeypatch.setattr(DraftGraph, "body", lambda self, rows: 1 / 0)
+    drafter = methods.load("eagle3", model, artefacts["eagle3"])
+    with pytest.warns(UserWarning, match="cannot be recorded here .ZeroDivisionError"):
+        assert generate(model, drafter, request).accept_lengths == plain.accept_lengths
+
+    def a_chain_of_threes(self, rows):
+        nodes = artefacts["eagle3"]["eagle_nodes"] - 1
+        numbers = torch.arange(1, nodes + 1)
+        return torch.stack([numbers, torch.full((nodes,), 3), torch.arange(nodes)])
+
+    monkeypatch.setattr(DraftGraph, "body", a_chain_of_threes)
+    drafter = methods.load("eagle3", model, artefacts["eagle3"])
+    with pytest.warns(UserWarning, match="level by level"):
+        assert generate(model, drafter, request).accept_lengths == plain.accept_lengths
+
+
+def test_a_larger_cache_lets_go_of_the_old_one():
+    import gc
+    import weakref
+
+    target = graph_model(qwen3(layers=2))
+    target.reserve(300)
+    old = weakref.ref(target.cache.data.untyped_storage())
+    seen = []
+    monkeypatched = KVCache.__init__
+
+    def watching(self, *args, **kwargs):
+        gc.collect()
+        seen.append(old() is None)
+        monkeypatched(self, *args, **kwargs)
+
+    KVCache.__init__ = watching
+    try:
+        target.reserve(9000)
+    finally:
+        KVCache.__init__ = monkeypatched
+    assert seen == [True]
+
+
+def test_the_kernels_compile_for_a_hopper_gpu():
+    """Triton's compiler needs no GPU; its interpreter does not check types."""
+    pytest.importorskip("triton")
+    run = subprocess.run(
+        [sys.executable, "tests/programs/kernels_compile.py"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": "."},
+        check=False,
+    )
+    assert "kernels compile" in run.stdout, run.stderr[-3000:]
+
+
+def test_attention_with_lengths_on_the_device_against_plain_softmax():
+    torch.manual_seed(0)
+    q, k, v, cache = (
+        torch.randn(3, 4, 16),
+        torch.randn(5, 2, 16),
+        torch.randn(5, 2, 16),
+        torch.randn(2, 40, 2, 16),
+    )
+    mask = torch.rand(3, 5) < 0.5
+    before = cache.clone()
+    found = tree_attention(q, k, v, cache, torch.tensor([17]), mask, 0.3, False)
+    assert torch.equal(cache, before)
+    for row in range(3):
+        for head in range(4):
+            keys = torch.cat([cache[0, :17, head // 2], k[mask[row], head // 2]])
+            values = torch.cat([cache[1, :17, head // 2], v[mask[row], head // 2]])
+            expected = (q[row, head] @ keys.T * 0.3).softmax(-1) @ values
+            torch.testing.assert_close(found[row, head], expected, atol=1e-5, rtol=1e-4)
+    tree_attention(q, k[:3], v[:3], cache, torch.tensor([17]), mask[:, :3], 0.3, True)
+    assert torch.equal(cache[:, 17:20], torch.stack([k[:3], v[:3]])) and torch.equal(
+        cache[:, 20:], before[:, 20:]
+    )
+
+
+def test_drawing_on_the_device_is_drawing_on_the_host():
+    noise, logits = PositionNoise(7 << 60), torch.randn(6, 500) * 2
+    keys = torch.tensor(noise.keys(list(range(6))))
+    found = draw(logits, keys, torch.tensor([0.6], dtype=torch.float64))
+    assert torch.equal(found, target_tokens(logits, list(range(6)), 0, Request([1], 1, 0.6), noise))
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), (("kernels_agree", "kernels agree"), ("whole_path", "texts agree"))
+)
+def test_tritons_interpreter_agrees_with_the_reference(program, said):
+    """The GPU's kernels, executed on the CPU by Triton's own interpreter (a process of its own: it
+    is chosen on import).
+    """
+    pytest.importorskip("triton")
+    code = Path(__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, f"tests/programs/{program}.py"],
+        capture_output=True,
+        text=True,
+        cwd=code,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(code)},
+        check=False,
+    )
+    assert said in run.stdout, run.stderr[-2000:]
+
+
+def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
+    code = Path(__file__).parents[1]
+    run = subprocess.run(
+        [
+            sys.executable,
+            "bench/gpu.py",
+            "--out",
+            str(tmp_path / "gpu"),
+            "--repeats",
+            "2",
+            "--tokens",
+            "24",
+            "--second",
+            "tiny-draft",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=code,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["equal"] == {"eager": True, "cuda_graph": True, "lossless": True}
+    costs = next(v for k, v in found.items() if k.startswith("Step cost"))
+    assert [row[0] for row in costs["rows"]] == [
+        m for m in methods.names()
+    ]  # a method that emits another text is named so
+    assert "n = 64" in (tmp_path / "gpu.md").read_text()
+
+
+def test_buckets_cover_every_published_draft(target, load):
+    assert max(load(m).needs.max_nodes for m in METHODS) <= BUCKETS[-1]
+
+
+def test_the_reference_is_used_where_no_kernel_is():
+    q, kv, cache = torch.randn(1, 2, 12), torch.randn(1, 2, 12), torch.randn(2, 8, 2, 12)
+    mask, start = torch.ones(1, 1, dtype=torch.bool), torch.tensor([3])
+    assert torch.equal(
+        tree_attention(q, kv, kv, cache, start, mask, 0.2, False),
+        reference(q, kv, kv, cache, start, mask, 0.2),
+    )
