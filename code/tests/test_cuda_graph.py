@@ -31,6 +31,8 @@ from model.engine.noise import PositionNoise
 from model.engine.sampling import target_tokens
 from tests.conftest import METHODS, PROMPT, VOCAB, llama, qwen3
 
+pytestmark = pytest.mark.slow
+
 
 def graph_model(network) -> Model:
     """A model that runs the graphs' code, which a CPU would not choose by itself."""
@@ -363,19 +365,9 @@ def test_tritons_interpreter_agrees_with_the_reference(program, said):
 
 def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
     code = Path(__file__).parents[1]
+    flags = f"--out {tmp_path / 'gpu'} --repeats 2 --tokens 24 --second tiny-draft".split()
     run = subprocess.run(
-        [
-            sys.executable,
-            "bench/gpu.py",
-            "--out",
-            str(tmp_path / "gpu"),
-            "--repeats",
-            "2",
-            "--tokens",
-            "24",
-            "--second",
-            "tiny-draft",
-        ],
+        [sys.executable, "bench/gpu.py", *flags],
         capture_output=True,
         text=True,
         cwd=code,
@@ -385,9 +377,8 @@ def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["equal"] == {"eager": True, "cuda_graph": True, "lossless": True}
     costs = next(v for k, v in found.items() if k.startswith("Step cost"))
-    assert [row[0] for row in costs["rows"]] == [
-        m for m in methods.names()
-    ]  # a method that emits another text is named so
+    # a method that emits another text is named so
+    assert [row[0] for row in costs["rows"]] == methods.names()
     assert "n = 64" in (tmp_path / "gpu.md").read_text()
 
 

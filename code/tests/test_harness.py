@@ -316,29 +316,11 @@ def test_a_family_without_thinking_markers():
 
 # --- the whole thing, killed ----------------------------------------------------------------------
 def command(path: Path, method: str = "sam") -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "evaluation.inference",
-        "--method",
-        method,
-        "--model-path",
-        "mini",
-        "--question-end",
-        "3",
-        "--max-new-tokens",
-        "60",
-        "--paradigm",
-        "best_of_n",
-        "--samples",
-        "2",
-        "--temperature",
-        "0.6",
-        "--answer-file",
-        str(path),
-        "--threads",
-        "1",
-    ]
+    flags = (
+        f"--method {method} --model-path mini --question-end 3 --max-new-tokens 60"
+        f" --paradigm best_of_n --samples 2 --temperature 0.6 --threads 1 --answer-file {path}"
+    )
+    return [sys.executable, "-m", "evaluation.inference", *flags.split()]
 
 
 def essence(path: Path) -> list[tuple]:
@@ -348,6 +330,7 @@ def essence(path: Path) -> list[tuple]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_and_resumed_equals_an_unbroken_one(tmp_path):
     unbroken, broken = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     subprocess.run(command(unbroken), cwd=CODE, check=True, capture_output=True)

@@ -41,7 +41,7 @@ def test_two_methods_may_have_options_of_the_same_name():
     assert parsed("--old-depth", "7") == (First(7), Second(5))
     assert parsed("--wide", "--name", "b") == (First(3, True), Second(5, "b"))
     assert parsed("--wide", "--no-wide") == (First(3, False), Second(5))
-    with pytest.raises(UserError, match="argument --depth.*: invalid int value: 'x'"):
+    with pytest.raises(UserError, match=r"argument --depth.*: invalid int value: 'x'"):
         parsed("--depth", "x")
 
 

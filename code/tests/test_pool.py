@@ -21,27 +21,15 @@ from evaluation.command import run_command
 from evaluation.records.reading import read_records
 from tests.test_harness import CODE
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 pool = pytest.importorskip("evaluation.running.pool")
 
-RUN = [
-    "--method",
-    "recycling",
-    "--model-path",
-    "mini",
-    "--paradigm",
-    "best_of_n",
-    "--samples",
-    "2",
-    "--temperature",
-    "0.6",
-    "--max-new-tokens",
-    "24",
-    "--question-end",
-    "5",
-    "--warmup",
-    "0",
-]
+RUN = (
+    "--method recycling --model-path mini --paradigm best_of_n --samples 2 --temperature 0.6"
+    " --max-new-tokens 24 --question-end 5 --warmup 0"
+).split()
 
 
 def essence(path: Path) -> list[tuple]:
@@ -143,18 +131,8 @@ def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, t
 
 def test_a_killed_driver_resumes(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "evaluation.inference",
-        *RUN,
-        "--question-end",
-        "40",
-        "--answer-file",
-        str(path),
-        "--workers",
-        "2",
-    ]
+    flags = [*RUN, "--question-end", "40", "--answer-file", str(path), "--workers", "2"]
+    command = [sys.executable, "-m", "evaluation.inference", *flags]
     driver = subprocess.Popen(
         command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -243,18 +221,8 @@ def _start(self, kind, original):
 
 def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     path = tmp_path / "r.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "evaluation.inference",
-        *RUN,
-        "--question-end",
-        "40",
-        "--answer-file",
-        str(path),
-        "--workers",
-        "2",
-    ]
+    flags = [*RUN, "--question-end", "40", "--answer-file", str(path), "--workers", "2"]
+    command = [sys.executable, "-m", "evaluation.inference", *flags]
     listen = functools.partial(
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # background jobs inherit that it is ignored

@@ -166,6 +166,7 @@ def test_math_answers(text, reference, right):
     assert math_equal(text, reference) is right
 
 
+@pytest.mark.slow
 def test_a_comparison_that_hangs_is_cut_in_any_thread():
     found = []
     worker = threading.Thread(
@@ -303,7 +304,7 @@ def script(name: str, tmp_path: Path, **knobs) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
         "VIRTUAL_ENV": sys.prefix,
-        "EXTRAS": "test",
+        "EXTRAS": "test,ray",
         "OUT": str(tmp_path / "out"),
         **knobs,
     }
@@ -313,6 +314,7 @@ def script(name: str, tmp_path: Path, **knobs) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, methods", [("qwen3", 9), ("deepseek", 8)])
 def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     done = script(name, tmp_path, DRY_RUN="1", LIMIT="3")
@@ -325,6 +327,7 @@ def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     assert "without a datastore" in done.stderr and ("sps" in done.stdout) == (name == "qwen3")
 
 
+@pytest.mark.slow
 def test_methods_run_beside_each_other_and_their_records_say_so(tmp_path):
     knobs = dict(
         BESIDE="0 1",
@@ -351,6 +354,7 @@ def test_methods_run_beside_each_other_and_their_records_say_so(tmp_path):
     assert unknown.returncode == 2 and "unknown method 'nothing'" in unknown.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "tokenizers").exists(), reason="real tokenizers are not here")
 @pytest.mark.parametrize("name", ("qwen3", "deepseek"))
 def test_the_scripts_run_at_small_scale(name, tmp_path):

@@ -24,6 +24,7 @@ def drawn(count: int, split: str = "train"):
     return [problems.draw(Random(f"t{i}"), split)[1] for i in range(count)]
 
 
+@pytest.mark.slow
 def test_no_test_question_occurs_in_training_documents():
     asked = {
         json.loads(line)["turns"][0] for line in (MINI / "questions.jsonl").read_text().splitlines()
@@ -76,6 +77,7 @@ def test_rate_warms_up_stays_and_decays():
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     from transformers import AutoTokenizer
 
@@ -105,6 +107,7 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_stage_at_a_tiny_scale(tmp_path, monkeypatch):
     """From nothing to a family that loads and runs: what `python -m training` does, a thousand
     times smaller.

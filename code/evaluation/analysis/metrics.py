@@ -49,12 +49,9 @@ class Paired:
     @classmethod
     def of(cls, method: Mapping[str, Total], base: Mapping[str, Total]) -> Paired:
         shared = [question for question in method if question in base]
-        return cls(
-            tokens=np.array([method[q].tokens for q in shared], dtype=float),
-            seconds=np.array([method[q].seconds for q in shared], dtype=float),
-            base_tokens=np.array([base[q].tokens for q in shared], dtype=float),
-            base_seconds=np.array([base[q].seconds for q in shared], dtype=float),
-        )
+        tokens, seconds = _columns(method, shared)
+        base_tokens, base_seconds = _columns(base, shared)
+        return cls(tokens, seconds, base_tokens, base_seconds)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,6 +71,15 @@ class Paired:
 
     def interval(self) -> tuple[float, float]:
         return interval(ratio_of_totals, self.columns)
+
+
+def _columns(
+    totals: Mapping[str, Total], questions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and seconds, one entry a question."""
+    rows = [(totals[question].tokens, totals[question].seconds) for question in questions]
+    table = np.array(rows, dtype=float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
 
 
 def speed(totals: Mapping[str, Total]) -> float:

@@ -108,6 +108,11 @@ def _legend_below(figure: Figure, panel: Panel, columns: int, rows: int) -> floa
     return (0.25 + 0.2 * lines) / (panel.height * rows)
 
 
+def titles_of(settings: Sequence[SettingResult]) -> list[str]:
+    """One panel's title a setting."""
+    return [setting.title for setting in settings]
+
+
 def speed_bars(settings: Sequence[tuple[str, Sequence[SpeedResult]]]) -> Figure:
     """Speed-ups with their intervals, a panel a setting: (title, results)."""
 
@@ -130,7 +135,11 @@ def speed_bars(settings: Sequence[tuple[str, Sequence[SpeedResult]]]) -> Figure:
 
 def speed(settings: Sequence[SettingResult]) -> Figure:
     """`speed_bars` of whole settings."""
-    return speed_bars([(s.title, [method.speed for method in s.methods]) for s in settings])
+    shown = []
+    for result in settings:
+        speeds = [method.speed for method in result.methods]
+        shown.append((result.title, speeds))
+    return speed_bars(shown)
 
 
 def radar(settings: Sequence[SettingResult]) -> Figure:
@@ -157,7 +166,7 @@ def radar(settings: Sequence[SettingResult]) -> Figure:
         axis.tick_params(axis="y", labelsize=7)
 
     panel = Panel(width=4.0, height=4.0, share_y=False, is_polar=True, has_legend=True)
-    return panels([s.title for s in settings], draw, panel)
+    return panels(titles_of(settings), draw, panel)
 
 
 def mat_against_cost(settings: Sequence[SettingResult]) -> Figure:
@@ -185,7 +194,7 @@ def mat_against_cost(settings: Sequence[SettingResult]) -> Figure:
         axis.set_ylabel("mean accepted tokens")
 
     panel = Panel(share_y=False, has_legend=True, height=3.4)
-    return panels([s.title for s in settings], draw, panel)
+    return panels(titles_of(settings), draw, panel)
 
 
 def acceptance_by_position(settings: Sequence[SettingResult]) -> Figure:
@@ -207,7 +216,7 @@ def acceptance_by_position(settings: Sequence[SettingResult]) -> Figure:
         axis.set_ylabel("accepted up to d")
         axis.set_ylim(0, 1)
 
-    return panels([s.title for s in settings], draw, Panel(has_legend=True))
+    return panels(titles_of(settings), draw, Panel(has_legend=True))
 
 
 def acceptance_by_generation(settings: Sequence[SettingResult]) -> Figure:
@@ -229,7 +238,7 @@ def acceptance_by_generation(settings: Sequence[SettingResult]) -> Figure:
         axis.set_xlabel(settings[number].numbered)
         axis.set_ylabel("mean accepted tokens")
 
-    return panels([s.title for s in settings], draw, Panel(has_legend=True))
+    return panels(titles_of(settings), draw, Panel(has_legend=True))
 
 
 def time_breakdown(settings: Sequence[SettingResult]) -> Figure:
@@ -242,12 +251,13 @@ def time_breakdown(settings: Sequence[SettingResult]) -> Figure:
             widths = np.array([method.time.per_step(phase) for method in methods])
             axis.barh(range(len(methods)), widths, left=left, color=tint, label=phase)
             left += widths
-        axis.set_yticks(range(len(methods)), [method.name for method in methods])
+        names = [method.name for method in methods]
+        axis.set_yticks(range(len(methods)), names)
         axis.invert_yaxis()
         axis.set_xlabel("milliseconds a step")
 
     panel = Panel(share_y=False, has_legend=True)
-    return panels([s.title for s in settings], draw, panel)
+    return panels(titles_of(settings), draw, panel)
 
 
 def recurrence(settings: Sequence[SettingResult]) -> Figure:
@@ -275,7 +285,7 @@ def recurrence(settings: Sequence[SettingResult]) -> Figure:
         axis.set_ylim(0, 1)
         axis.set_ylabel("n-grams written before")
 
-    return panels([s.title for s in settings], draw, Panel(has_legend=True))
+    return panels(titles_of(settings), draw, Panel(has_legend=True))
 
 
 def match_lengths(settings: Sequence[SettingResult]) -> Figure:
@@ -292,7 +302,7 @@ def match_lengths(settings: Sequence[SettingResult]) -> Figure:
         axis.set_xlabel("longest earlier match (tokens)")
         axis.set_ylabel("share of tokens")
 
-    return panels([s.title for s in settings], draw, Panel(has_legend=True))
+    return panels(titles_of(settings), draw, Panel(has_legend=True))
 
 
 def accuracy(settings: Sequence[tuple[str, dict[str, float]]]) -> Figure:

@@ -35,6 +35,38 @@ def _fold(query, keys, values, allowed, scaling, best, total, weighted, PRECISIO
     return higher, total, weighted
 
 
+@triton.jit
+def _fold_prefix(
+    q,
+    cached_keys,
+    cached_values,
+    head,
+    low,  # this piece of the prefix: rows low to high
+    high,
+    scaling,
+    row_stride,
+    head_stride,
+    best,
+    total,
+    weighted,
+    DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Whole blocks of cached keys, every one of them attended."""
+    dim = tl.arange(0, DIM)
+    for at in range(low, high, BLOCK_N):
+        column = at + tl.arange(0, BLOCK_N)
+        is_key = column < high
+        place = column[:, None].to(tl.int64) * row_stride + head * head_stride + dim[None, :]
+        k = tl.load(cached_keys + place, mask=is_key[:, None], other=0.0)
+        v = tl.load(cached_values + place, mask=is_key[:, None], other=0.0)
+        best, total, weighted = _fold(
+            q, k, v, is_key[None, :], scaling, best, total, weighted, PRECISION
+        )
+    return best, total, weighted
+
+
 @triton.jit(do_not_specialize=["rows", "new_rows", "pieces"])
 def _attend_piece(
     query,  # [T, H, D]
@@ -82,19 +114,14 @@ def _attend_piece(
     total = tl.zeros([TILE_M], tl.float32)
     weighted = tl.zeros([TILE_M, DIM], tl.float32)
     if piece < pieces:
-        # a piece of the prefix: whole blocks of keys, every one of them attended
         span = tl.cdiv(tl.cdiv(start, pieces), BLOCK_N) * BLOCK_N
         low = piece * span
         high = tl.minimum(low + span, start)
-        for at in range(low, high, BLOCK_N):
-            column = at + tl.arange(0, BLOCK_N)
-            is_key = column < high
-            place = column[:, None].to(tl.int64) * cache_row_stride + head * cache_head_stride
-            k = tl.load(cached_keys + place + dim[None, :], mask=is_key[:, None], other=0.0)
-            v = tl.load(cached_values + place + dim[None, :], mask=is_key[:, None], other=0.0)
-            best, total, weighted = _fold(
-                q, k, v, is_key[None, :], scaling, best, total, weighted, PRECISION
-            )
+        best, total, weighted = _fold_prefix(
+            q, cached_keys, cached_values, head, low, high, scaling,
+            cache_row_stride, cache_head_stride, best, total, weighted,
+            DIM, BLOCK_N, PRECISION,
+        )  # fmt: skip
     else:
         # the new rows, under their mask; the first tile stores them behind the prefix
         for at in range(0, new_rows, BLOCK_N):

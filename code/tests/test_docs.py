@@ -1,0 +1,251 @@
+"""Every command in README and the docs is run: as it stands where it can be, small where it is
+long, as a dry run where it needs a GPU, a download or other machines.
+
+A command that no rule here knows fails the test, so a new one gets a rule.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from evaluation import spectts
+from evaluation.running.cli import parse
+
+CODE = Path(__file__).resolve().parents[1]
+ROOT = CODE.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((CODE / "docs").glob("*.md"))]
+STARTS = (
+    "python",
+    "bash",
+    "spectts",
+    "pip",
+    "ray",
+    "hf",
+    "pre-commit",
+    "EXTRAS",
+    "BESIDE",
+    "METHODS",
+)
+
+pytestmark = pytest.mark.slow
+
+
+def commands_of(page: Path) -> list[str]:
+    """Fenced bash blocks line by line, and what stands between backticks in the text."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines: list[str] = []
+    for block in blocks:
+        lines += block.replace("\\\n", " ").splitlines()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for span in re.findall(r"`([^`]+)`", prose):
+        words = span.split()
+        if len(words) > 1 and words[0].split("=")[0] in STARTS and "..." not in words:
+            lines.append(" ".join(words))
+    commands = []
+    for line in lines:
+        for command in re.split(r"\s#\s|\s+#\s*$", line)[0].split(" && "):
+            if command.strip():
+                commands.append(" ".join(command.split()))
+    return commands
+
+
+ALL = sorted({command for page in PAGES for command in commands_of(page)})
+
+
+@dataclass
+class Shop:
+    """Where commands are run: a folder of records made by the first command of README."""
+
+    folder: Path
+
+    @property
+    def records(self) -> Path:
+        return self.folder / "mini"
+
+    def run(self, command: str, cwd: Path = CODE, **environment: str) -> str:
+        """Standard output; fails with what the command said where it does not end with 0."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=cwd,
+            env={**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Shop:
+    made = Shop(tmp_path_factory.mktemp("docs"))
+    small(made, "bash code/scripts/mini.sh")
+    return made
+
+
+def small(shop: Shop, command: str) -> None:
+    """mini.sh with as little work as shows that it runs."""
+    knobs = {"LIMIT": "1", "METHODS": "vanilla sam", "MAX_NEW_TOKENS": "40"}
+    words = [word for word in command.split() if not word.startswith(("LIMIT=", "MAX_NEW", "OUT="))]
+    name = "other" if "PARADIGMS=" in command else "mini"
+    out = str(shop.folder / name)
+    said = shop.run(" ".join(words), ROOT, OUT=out, EXTRAS="test,ray", **knobs)
+    assert "speed-up" in said and "exact" in said
+
+
+def on_records(shop: Shop, command: str) -> None:
+    """On the records of mini.sh in place of data/mini."""
+    command = command.replace("--out sam.jsonl", f"--out {shop.folder}/sam.jsonl")
+    shop.run(command.replace("data/mini", str(shop.records)))
+
+
+def verify(shop: Shop, command: str) -> None:
+    said = shop.run(f"{command} --questions 1 --max-new-tokens 10 --temperature 0.6")
+    assert "all texts are vanilla's" in said
+
+
+def published(shop: Shop, command: str) -> None:
+    """A dry run; every launcher it prints has flags that are understood."""
+    environment, words = {}, shlex.split(command)
+    while "=" in words[0]:
+        name, value = words.pop(0).split("=", 1)
+        environment[name] = value
+    said = shop.run(shlex.join(words), DRY_RUN="1", **{**environment, "EXTRAS": "test,ray"})
+    launched = [line for line in said.splitlines() if "evaluation.inference" in line]
+    assert len(launched) >= 24
+    for line in launched:
+        launcher(shop, line)
+
+
+def launcher(shop: Shop, command: str) -> None:
+    """Its flags make a specification: what a run begins with, before anything is loaded."""
+    words = shlex.split(command)
+    parse(words[words.index("evaluation.inference") + 1 :])
+
+
+def workers(shop: Shop, command: str) -> None:
+    few = "--question-end 1 --max-new-tokens 8 --warmup 0"
+    shop.run(f"{command} {few} --answer-file {shop.folder}/workers.jsonl")
+
+
+def flags_exist(shop: Shop, command: str) -> None:
+    """Long or for other machines: every flag it names is one that --help names."""
+    words = shlex.split(command)
+    flags = [word for word in words if word.startswith("--")]
+    end = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    program = [word for word in words[:end] if not word.isupper()]
+    said = shop.run(shlex.join([*program, "--help"]))
+    assert not [flag for flag in flags if flag not in said]
+
+
+def checks(shop: Shop, command: str) -> None:
+    """The test command itself, over one file's names."""
+    flags = "" if command.endswith(".sh") else command.split(".sh", 1)[1]
+    script = "bash code/scripts/test.sh"
+    shop.run(f"{script} {flags} --collect-only -q tests/test_structure.py", ROOT, EXTRAS="test,ray")
+
+
+def extras_exist(shop: Shop, command: str) -> None:
+    project = (CODE / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in re.findall(r"\[([\w,]+)\]", command)[0].split(","):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def spectts_commands(shop: Shop, command: str) -> None:
+    assert command.split()[1] in spectts.COMMANDS
+
+
+def pre_commit(shop: Shop, command: str) -> None:
+    shop.run("pre-commit validate-config", ROOT)
+
+
+def fuzz(shop: Shop, command: str) -> None:
+    shop.run("python bench/fuzz.py --steps 200")
+
+
+def same_runs(shop: Shop, command: str) -> None:
+    said = shop.run(f"python bench/same_runs.py {shop.records} {shop.records}")
+    assert ", 0 differ" in said
+
+
+def nothing(shop: Shop, command: str) -> None:
+    """Changes a folder or an environment, and nothing of ours."""
+
+
+RULES: list[tuple[str, Callable[[Shop, str], None]]] = [
+    (r"^(?:\w+=.*)?bash code/scripts/mini\.sh", small),
+    (r"bash code/scripts/test\.sh", checks),
+    (r"^(?:\w+=.*)?bash scripts/(qwen3|deepseek)\.sh", published),
+    (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
+    (r"^python -m evaluation\.calibrate .*data/mini", on_records),
+    (r"^python -m evaluation\.calibrate", flags_exist),
+    (r"^python -m evaluation\.verify --model-path mini$", verify),
+    (r"^python -m evaluation\.inference .*--model-path mini --workers 2", workers),
+    (r"^python -m evaluation\.inference ", launcher),
+    (r"^python -m evaluation\.estimate", flags_exist),
+    (r"^python -m training(\.\w+)?", flags_exist),
+    (r"^python bench/fuzz\.py", fuzz),
+    (r"^python bench/same_runs\.py BEFORE AFTER", same_runs),
+    (r"^python bench/\w+\.py", flags_exist),
+    (r"^ray start", flags_exist),
+    (r"^pip install -e \"?code\[", extras_exist),
+    (r"^spectts \w+$", spectts_commands),
+    (r"^pre-commit ", pre_commit),
+    (r"^(cd code|python3 -m venv \.venv|\. \.venv/bin/activate|hf auth login)$", nothing),
+]
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_the_command_runs(command, shop):
+    for pattern, rule in RULES:
+        if re.search(pattern, command):
+            rule(shop, command)
+            return
+    pytest.fail(f"no rule says how to run: {command}")
+
+
+def test_commands_were_found():
+    assert len(ALL) > 30
+
+
+@pytest.mark.parametrize("kind", ("drafters/echo", "tasks/sums", "paradigms/second_opinion"))
+def test_readmes_examples_work_when_dropped_in(kind, tmp_path):
+    """A copy of the packages, the example's file in it, and a run that uses it."""
+    import shutil
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = re.search(rf"`code/(\w+/{kind}\.py)`", readme).group(1)
+    after = readme[readme.index(f"`code/{path}`") :]
+    source = re.search(r"```python\n(.*?)```", after, re.DOTALL).group(1)
+    for package in ("model", "evaluation"):
+        shutil.copytree(CODE / package, tmp_path / package)
+    (tmp_path / path).write_text(source)
+    name = Path(path).stem
+    use = {"echo": ["--method", "echo", "--echo-tokens", "2"], "sums": ["--bench-name", "sums"]}
+    flags = use.get(name, ["--paradigm", name])
+    method = [] if "--method" in flags else ["--method", "pld"]
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.inference",
+        "--model-path",
+        "mini",
+        *method,
+        *flags,
+    ]
+    answers = tmp_path / "r.jsonl"
+    few = ["--question-end", "1", "--max-new-tokens", "20", "--answer-file", str(answers)]
+    environment = {**os.environ, "SPECTTS_DATA": str(CODE / "data")}
+    done = subprocess.run(
+        [*command, *few], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert answers.read_text().count("\n") == 2
