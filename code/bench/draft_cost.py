@@ -1,12 +1,16 @@
-"""What a draft step costs: SpS against the draft model's own vanilla step, EAGLE-3's level against one layer forward.
+"""What a draft step costs, measured against the same forwards made plainly.
 
     python bench/draft_cost.py [--threads 1]
 
-Both sides take turns in one process on the mini family; medians, and the median of paired ratios.
+SpS: a drafted token against a vanilla step of the draft model itself. EAGLE-3: a level of the
+growing tree against one forward of the head's layer. Both sides take turns in one process on the
+mini family; medians are printed, and for SpS the median of the paired ratios.
 """
 
-import argparse
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -16,89 +20,138 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from evaluation import tasks
-from evaluation.prompting import prompt_ids
-from model import checkpoint, draft
-from model.draft import Context, Prefill, Request
-from model.eagle3.tree import DraftState
+from evaluation.command import Parser, run_command, summary
+from evaluation.paradigms import user
+from evaluation.running.prompting import prompt_ids
+from model import checkpoint, methods
+from model.contract import Context, Drafter, Prefill, Request
+from model.drafters.sps import Sps
+from model.eagle3.tree import DraftState, TreeShape
 from model.engine.decode import generate
-from model.engine.sampling import PositionNoise
+from model.engine.model import Model
+from model.engine.noise import PositionNoise
+
+DRAFTED = 20
+"""Tokens that SpS drafts a step."""
+SPS_ROUNDS = 12
+UNTIMED_ROUNDS = 2
+TARGET_STEPS = 59
+HEAD_POSITIONS = 1024
+SHALLOW, DEEP, TREE_NODES = 2, 10, 20
+"""The cost of a level is that of the levels between two depths."""
+LEVELS = DEEP - SHALLOW
 
 
-def timed(work) -> float:
+def seconds(work: Callable[[], object]) -> float:
     begun = perf_counter()
     work()
     return perf_counter() - begun
 
 
-def paired(first, second, rounds: int) -> tuple[float, float]:
-    """Medians of two pieces of work taking turns, after each has run once."""
-    for work in (first, second):
-        work()
-    return tuple(median(t) for t in zip(*((timed(first), timed(second)) for _ in range(rounds))))
+def microseconds(value: float) -> str:
+    return f"{1e6 * value:.0f} us"
 
 
-def sps(loaded: checkpoint.Loaded, ids: list[int]) -> None:
-    """20 drafted tokens against 20 vanilla tokens of the same model behind the same prompt."""
-    drafter = draft.load("sps", loaded.target, {"draft_confidence": 0.0})
-    request = Request(ids, 400)
-    own = checkpoint.load_target(checkpoint.resolve("mini", "draft"))
-    vanilla = draft.load("vanilla", own)
-
-    def drafting() -> None:
-        drafter.start(request, Prefill(1))
-        drafter.model.catch_up(drafter._text)
-        begun = perf_counter()
-        drafter.propose(Context(1, len(ids), 1, 399, 21, request, PositionNoise(0)))
-        spent.append((perf_counter() - begun) / 20)
-
-    def alone() -> None:
-        times = generate(own, vanilla, Request(ids, 21)).times
-        plain.append((times.wall - times.prefill) / 20)
-
-    spent: list[float] = []
-    plain: list[float] = []
-    for _ in range(12):
-        drafting()
-        alone()
-    a, b, ratio = median(spent), median(plain), median(x / y for x, y in zip(spent[2:], plain[2:]))
-    print(f"SpS draft step {1e6 * a:.0f} us, the draft model's own vanilla step {1e6 * b:.0f} us, ratio {ratio:.2f}")
-    for _ in range(2):  # the first records the forward as a graph
-        target = generate(loaded.target, draft.load("vanilla", loaded.target), Request(ids, 60)).times
-    print(f"target's vanilla step {1e6 * target.verify / 59:.0f} us: the draft model is {target.verify / 59 / b:.1f}x cheaper")
+def sps(target: Model, prompt: list[int]) -> None:
+    """Drafted tokens against vanilla tokens of the same model behind the same prompt."""
+    drafter = methods.load("sps", target, {"sps_tokens": DRAFTED, "sps_confidence": 0.0})
+    draft_model = checkpoint.load_model(checkpoint.resolve("mini", "draft"))
+    vanilla = methods.load("vanilla", draft_model)
+    drafted, plain = [], []
+    for _ in range(SPS_ROUNDS):
+        drafted.append(drafted_token_seconds(drafter, prompt))
+        plain.append(vanilla_step_seconds(draft_model, vanilla, prompt))
+    pairs = list(zip(drafted, plain))[UNTIMED_ROUNDS:]
+    ratio = median(draft_step / step for draft_step, step in pairs)
+    draft_step, step = median(drafted), median(plain)
+    print(
+        f"SpS draft step {microseconds(draft_step)}, the draft model's own vanilla step"
+        f" {microseconds(step)}, ratio {ratio:.2f}"
+    )
+    target_step = target_step_seconds(target, prompt)
+    print(
+        f"target's vanilla step {microseconds(target_step)}: the draft model is"
+        f" {target_step / step:.1f}x cheaper"
+    )
 
 
-def eagle3(loaded: checkpoint.Loaded, ids: list[int], k: int) -> None:
-    """A level of the growing tree against one forward of the head's layer and logits over as many rows."""
-    drafter = draft.load("eagle3", loaded.target)
-    state = DraftState(drafter.head, drafter.embedding, 1024)
-    state.catch_up(torch.randn(len(ids), 3 * loaded.target.config.hidden_size), ids)
-    feature, tokens, at = torch.randn(k, loaded.target.config.hidden_size), torch.tensor(ids[:k]), slice(99, 100)
+def drafted_token_seconds(drafter: Sps, prompt: list[int]) -> float:
+    """Of one proposal, the prompt cached beforehand."""
+    request = Request(prompt, 400)
+    first_token = 1
+    drafter.start(request, Prefill(first_token))
+    drafter.draft_model.catch_up([*prompt, first_token])
+    context = Context(
+        root=first_token,
+        cached=len(prompt),
+        emitted=1,
+        remaining=request.max_new_tokens - 1,
+        max_nodes=DRAFTED + 1,
+        request=request,
+        noise=PositionNoise(0),
+    )
+    return seconds(lambda: drafter.propose(context)) / DRAFTED
+
+
+def vanilla_step_seconds(draft_model: Model, vanilla: Drafter, prompt: list[int]) -> float:
+    """Of generating as many tokens as SpS drafts."""
+    times = generate(draft_model, vanilla, Request(prompt, DRAFTED + 1)).times
+    return (times.wall - times.prefill) / DRAFTED
+
+
+def target_step_seconds(target: Model, prompt: list[int]) -> float:
+    vanilla = methods.load("vanilla", target)
+    for _ in range(2):  # the first records the forward
+        times = generate(target, vanilla, Request(prompt, TARGET_STEPS + 1)).times
+    return times.verify / TARGET_STEPS
+
+
+def eagle3(target: Model, prompt: list[int], k: int) -> None:
+    """A level of k rows against one forward of the head's layer and logits over as many rows."""
+    drafter = methods.load("eagle3", target)
+    hidden = target.config.hidden_size
+    state = DraftState(drafter.head, drafter.embedding, HEAD_POSITIONS)
+    state.catch_up(torch.randn(len(prompt), 3 * hidden), prompt)
+    feature, tokens = torch.randn(k, hidden), torch.tensor(prompt[:k])
+    cos, sin = state.cos[99:100].expand(k, -1), state.sin[99:100].expand(k, -1)
     mask = torch.ones(k, state.stable + k, dtype=torch.bool)
 
     @torch.inference_mode()
-    def layer() -> None:
-        for _ in range(8):
-            out = state._rows(feature, tokens, state.cos[at].expand(k, -1), state.sin[at].expand(k, -1), state.stable, mask)
+    def layer_forwards() -> None:
+        for _ in range(LEVELS):
+            out = state.forward(feature, tokens, cos, sin, state.stable, mask)
             state.head.logits(out)
 
-    shallow = median(timed(lambda: state.grow(k, 2, 20)) for _ in range(30))
-    full, plain = paired(lambda: state.grow(k, 10, 20), layer, 40)
-    level, one = (full - shallow) / 8, plain / 8
-    print(f"EAGLE-3 level of {k} rows {1e6 * level:.0f} us, one layer forward {1e6 * one:.0f} us, ratio {level / one:.2f}")
+    def grow(depth: int) -> None:
+        state.grow(TreeShape(k, depth, TREE_NODES))
+
+    shallow = median(seconds(lambda: grow(SHALLOW)) for _ in range(30))
+    grow(DEEP)
+    layer_forwards()
+    deep_trees, layers = [], []
+    for _ in range(40):
+        deep_trees.append(seconds(lambda: grow(DEEP)))
+        layers.append(seconds(layer_forwards))
+    level = (median(deep_trees) - shallow) / LEVELS
+    forward = median(layers) / LEVELS
+    print(
+        f"EAGLE-3 level of {k} rows {microseconds(level)}, one layer forward"
+        f" {microseconds(forward)}, ratio {level / forward:.2f}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=summary(__doc__))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     loaded = checkpoint.load("mini")
     _, questions = tasks.load("mini")
-    ids = prompt_ids(loaded.tokenizer, [{"role": "user", "content": questions[0].text}]) * 3
-    sps(loaded, ids)
+    prompt = prompt_ids(loaded.tokenizer, [user(questions[0].text)]) * 3
+    sps(loaded.model, prompt)
     for k in (1, 2, 10):
-        eagle3(loaded, ids, k)
+        eagle3(loaded.model, prompt, k)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)()

@@ -1,14 +1,18 @@
-"""What spreading a run over Ray workers costs and gains: python bench/pool.py [--questions 24] [--method vanilla]
+"""What spreading a run over Ray workers costs and gains.
 
-The same mini run by one process without Ray, by one worker and by two, in turns, each a command of its own; then what the
-pool adds to a question: the time between handing questions out and having their records written, less the time spent
-answering.
+    python bench/pool.py [--questions 24] [--method vanilla]
+
+The same mini run by one process without Ray, by one worker and by two, in turns, each a command of
+its own. Then what the pool adds to a question: the time between handing questions out and having
+their records written, less the time spent answering.
 """
 
-import argparse
+from __future__ import annotations
+
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -18,62 +22,118 @@ from time import perf_counter
 CODE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CODE))
 
+from evaluation import inference
+from evaluation.command import Parser, run_command, summary
+from evaluation.records.writer import RecordWriter
+from evaluation.running.progress import PoolProgress
+from evaluation.tasks import Question
 
-def flags(args: argparse.Namespace, file: Path, workers: int, tokens: int) -> list[str]:
-    return ["--method", args.method, "--model-path", "mini", "--paradigm", "best_of_n", "--temperature", "0.6",
-            "--question-end", str(args.questions), "--max-new-tokens", str(tokens), "--answer-file", str(file),
-            *(["--workers", str(workers)] if workers else ["--threads", "1"])]
+NO_POOL = 0
+"""Workers of a run by one process without Ray."""
 
 
-def seconds(args: argparse.Namespace, workers: int) -> float:
+@dataclass(frozen=True)
+class Settings:
+    """The command line."""
+
+    method: str
+    questions: int
+    tokens: int
+    rounds: int
+
+    def flags(self, records: Path, workers: int) -> list[str]:
+        """Of the launcher."""
+        flags = {
+            "--method": self.method,
+            "--model-path": "mini",
+            "--paradigm": "best_of_n",
+            "--temperature": "0.6",
+            "--question-end": self.questions,
+            "--max-new-tokens": self.tokens,
+            "--answer-file": records,
+        }
+        if workers == NO_POOL:
+            flags["--threads"] = 1
+        else:
+            flags["--workers"] = workers
+        words = []
+        for flag, value in flags.items():
+            words += [flag, str(value)]
+        return words
+
+
+def command_seconds(settings: Settings, workers: int) -> float:
     """Of the whole command, loading and Ray's start included."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "evaluation.inference", *flags(args, Path(folder) / "r.jsonl", workers, args.tokens)]
+        flags = settings.flags(Path(folder) / "r.jsonl", workers)
+        command = [sys.executable, "-m", "evaluation.inference", *flags]
         begun = perf_counter()
         subprocess.run(command, cwd=CODE, check=True, capture_output=True)
         return perf_counter() - begun
 
 
-def overhead(args: argparse.Namespace) -> None:
-    """Short questions to one worker: what is not answering is the pool's."""
-    from evaluation import inference, pool
+@dataclass
+class PoolTimes:
+    """What a pool's run took."""
 
-    spent: dict[str, float] = {}
-    run, share = pool.Pool.run, pool.Pool.share_answering
+    seconds: float = 0.0
+    questions: int = 0
+    answering: float = 0.0
+    """Share of the seconds that workers spent answering."""
 
-    def timed_run(self: pool.Pool, todo: list, writer: object, progress: object) -> None:
-        begun = perf_counter()
-        run(self, todo, writer, progress)
-        spent["run"], spent["questions"] = perf_counter() - begun, len(todo)
+    @property
+    def overhead(self) -> float:
+        """Seconds that were not spent answering."""
+        return self.seconds * (1 - self.answering)
 
-    def kept_share(self: pool.Pool, whole: float) -> float:
-        spent["share"] = share(self, whole)
-        return spent["share"]
 
-    pool.Pool.run, pool.Pool.share_answering = timed_run, kept_share
+def pool_times(settings: Settings) -> PoolTimes:
+    """A run by one worker, started from this process to see into it."""
+    from evaluation.running import pool  # needs Ray
+
+    times = PoolTimes()
+
+    class TimedPool(pool.Pool):
+        def run(self, todo: list[Question], writer: RecordWriter, progress: PoolProgress) -> None:
+            begun = perf_counter()
+            super().run(todo, writer, progress)
+            times.seconds, times.questions = perf_counter() - begun, len(todo)
+
+        def share_answering(self, seconds: float) -> float:
+            times.answering = super().share_answering(seconds)
+            return times.answering
+
+    pool.Pool = TimedPool
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        inference.main_for(None, flags(args, Path(folder) / "r.jsonl", 1, args.tokens))
-    lost = spent["run"] * (1 - spent["share"])
-    print(f"pool: {1e3 * lost / spent['questions']:.1f} ms a question, {lost / spent['run']:.2%} of the time after loading")
+        inference.main_for(argv=settings.flags(Path(folder) / "r.jsonl", workers=1))
+    return times
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=summary(__doc__))
     parser.add_argument("--method", default="vanilla")
     parser.add_argument("--questions", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=1)
-    args = parser.parse_args()
-    found: dict[int, list[float]] = {0: [], 1: [], 2: []}
-    for _ in range(args.rounds):
-        for workers, times in found.items():
-            times.append(seconds(args, workers))
-            print(f"{'one process' if not workers else f'{workers} worker(s)'}: {times[-1]:.1f} s", flush=True)
-    plain, one, two = (median(times) for times in found.values())
-    print(f"{args.questions} questions x 4 samples of {args.method}: two workers take {two / one:.2f} of one worker's time,"
-          f" {two / plain:.2f} of the process without Ray")
-    overhead(args)
+    settings = Settings(**vars(parser.parse_args()))
+    seconds: dict[int, list[float]] = {NO_POOL: [], 1: [], 2: []}
+    for _ in range(settings.rounds):
+        for workers, measured in seconds.items():
+            measured.append(command_seconds(settings, workers))
+            name = "one process" if workers == NO_POOL else f"{workers} worker(s)"
+            print(f"{name}: {measured[-1]:.1f} s", flush=True)
+    plain, one, two = (median(measured) for measured in seconds.values())
+    print(
+        f"{settings.questions} questions x 4 samples of {settings.method}: two workers take"
+        f" {two / one:.2f} of one worker's time,"
+        f" {two / plain:.2f} of the process without Ray"
+    )
+    times = pool_times(settings)
+    print(
+        f"pool: {1e3 * times.overhead / times.questions:.1f} ms a question,"
+        f" {times.overhead / times.seconds:.2%} of the time after loading"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)()

@@ -1,20 +1,45 @@
-"""Training documents as token batches: encoded, sorted by length within a chunk, padded, in a seeded order."""
+"""Training documents as token batches: encoded, sorted by length within a chunk, padded, shuffled.
+
+The order is seeded.
+
+Shapes: B texts, T positions.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
+from evaluation.paradigms import user
 from training.trace import Document, document
 
-CHUNK = 256  # documents sorted together: padding stays near 2 % and the order stays random
+CHUNK = 256
+"""Documents sorted together: padding stays near 2 % and the order stays random."""
+NOTHING_TO_LEARN = -100
+"""The label where no token is to be predicted: PyTorch's own mark."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt and what follows it, the end marker included, as token ids."""
+
+    prompt: list[int]
+    output: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.output)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """ids [B, T] right-padded with 0; labels [B, T] hold -100 where nothing is to be learnt (prompt, padding)."""
+    """ids [B, T], padded on the right with 0; labels [B, T], the ids where they are to be learnt.
+
+    Prompt and padding are not.
+    """
 
     ids: torch.Tensor
     labels: torch.Tensor
@@ -24,41 +49,50 @@ class Batch:
         return self.ids.numel()
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, doc: Document) -> tuple[list[int], list[int]]:
-    """(prompt ids, continuation ids with the end marker) through the chat template."""
-    text = tokenizer.apply_chat_template([{"role": "user", "content": doc.user}], tokenize=False,
-                                         add_generation_prompt=True)
-    continuation = [*tokenizer.encode(doc.assistant, add_special_tokens=False), tokenizer.eos_token_id]
-    return tokenizer.encode(text, add_special_tokens=False), continuation
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, message: str) -> list[int]:
+    """What the user says, through the chat template."""
+    text = tokenizer.apply_chat_template(
+        [user(message)], tokenize=False, add_generation_prompt=True
+    )
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
-def pad(rows: list[tuple[list[int], list[int]]]) -> Batch:
-    """Stack (prompt, continuation) pairs into one right-padded batch."""
-    width = max(len(p) + len(c) for p, c in rows)
-    ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100)
-    for i, (prompt, continuation) in enumerate(rows):
-        n = len(prompt) + len(continuation)
-        ids[i, :n] = torch.tensor(prompt + continuation)
-        labels[i, len(prompt):n] = torch.tensor(continuation)
+def encode(tokenizer: PreTrainedTokenizerBase, example: Document) -> Text:
+    """A document through the chat template."""
+    output = tokenizer.encode(example.assistant, add_special_tokens=False)
+    return Text(prompt_ids(tokenizer, example.user), [*output, tokenizer.eos_token_id])
+
+
+def pad(texts: list[Text]) -> Batch:
+    """One batch of all texts."""
+    size = (len(texts), max(len(text) for text in texts))
+    ids = torch.zeros(size, dtype=torch.long)
+    labels = torch.full(size, NOTHING_TO_LEARN)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text.prompt + text.output)
+        labels[row, len(text.prompt) : len(text)] = torch.tensor(text.output)
     return Batch(ids, labels)
 
 
-def pack(rows: list[tuple[list[int], list[int]]], batch_tokens: int, rng: Random) -> list[Batch]:
-    """Cut rows, sorted by length, into batches of at most `batch_tokens` padded tokens, in a random order."""
-    rows = sorted(rows, key=lambda r: len(r[0]) + len(r[1]))
-    groups: list[list[tuple[list[int], list[int]]]] = [[]]
-    for row in rows:
-        if groups[-1] and (len(groups[-1]) + 1) * (len(row[0]) + len(row[1])) > batch_tokens:
+def pack(texts: list[Text], batch_tokens: int, rng: Random) -> list[Batch]:
+    """Batches of at most `batch_tokens` padded tokens, of texts of like length, in random order."""
+    groups: list[list[Text]] = [[]]
+    for text in sorted(texts, key=len):
+        padded_tokens = (len(groups[-1]) + 1) * len(text)  # it is the longest so far
+        if groups[-1] and padded_tokens > batch_tokens:
             groups.append([])
-        groups[-1].append(row)
+        groups[-1].append(text)
     rng.shuffle(groups)
     return [pad(group) for group in groups]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, split: str, batch_tokens: int) -> Iterator[Batch]:
+def batches(
+    tokenizer: PreTrainedTokenizerBase, seed: int, split: str, batch_tokens: int
+) -> Iterator[Batch]:
     """An endless, seeded stream of batches of `split`."""
     start = 0
     while True:
-        rows = [encode(tokenizer, document(seed, i, split)) for i in range(start, start + CHUNK)]
-        yield from pack(rows, batch_tokens, Random(f"{seed}/{split}/{start}/order"))
+        chunk = range(start, start + CHUNK)
+        texts = [encode(tokenizer, document(seed, index, split)) for index in chunk]
+        yield from pack(texts, batch_tokens, Random(f"{seed}/{split}/{start}/order"))
         start += CHUNK

@@ -1,8 +1,12 @@
-"""The mini family's tokenizer: byte-level BPE on training documents, digits one by one, a Qwen3-like chat template.
+"""The mini family's tokenizer: byte-level BPE on training documents, a Qwen3-like chat template.
 
-A digit may carry the space before it (" 7" and "7" are two tokens), so arithmetic costs one token a digit.
+Digits stand one by one. A digit may carry the space before it (" 7" and "7" are two tokens), so
+arithmetic costs one token a digit.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,16 +29,32 @@ def train_tokenizer(folder: Path, seed: int, documents: int = 20_000) -> PreTrai
     """Train on the first `documents` training documents of `seed` and save into `folder`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL),
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    texts = (d.user + "\n" + d.assistant for d in (document(seed, i, "train") for i in range(documents)))
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                   additional_special_tokens=["<|im_start|>"])
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(seed, documents), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
     fast.chat_template = CHAT_TEMPLATE
     folder.mkdir(parents=True, exist_ok=True)
     fast.save_pretrained(folder)
     return fast
+
+
+def _texts(seed: int, documents: int) -> Iterator[str]:
+    for index in range(documents):
+        example = document(seed, index, "train")
+        yield f"{example.user}\n{example.assistant}"

@@ -1,9 +1,11 @@
-"""Reasoning problems of the mini family: four categories, one file each, drawn from seeded random numbers.
+"""Reasoning problems of the mini family, drawn from seeded random numbers: a file a category.
 
-A file `CATEGORY.py` here defines `KINDS`, a tuple of functions `kind(rng) -> Problem`; it is found by being here.
-This package knows numbers and wording; it does not know tokens, models or how a trace of thought is composed
-(`training/trace.py`).
+A file `CATEGORY.py` here defines `KINDS`, a tuple of functions `kind(rng) -> Problem`; it is found
+by being here. This package knows numbers and wording; it does not know tokens, models or how a
+trace of thought is composed (`training/trace.py`).
 """
+
+from __future__ import annotations
 
 import hashlib
 import importlib
@@ -12,10 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+HELPER = "arithmetic"
+"""The file here that is no category."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of worked arithmetic: what it is about, the calculation, and the value it ends in."""
+    """One piece of worked arithmetic: what it is about, the calculation, the value it ends in."""
 
     about: str
     calc: str
@@ -41,15 +46,19 @@ Kind = Callable[[Random], Problem]
 
 def kinds_by_category() -> dict[str, tuple[Kind, ...]]:
     """Every category file of this package with the kinds it defines, in alphabetical order."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "arithmetic")
-    return {name: importlib.import_module(f"{__name__}.{name}").KINDS for name in names}
+    files = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    kinds = {}
+    for name in files:
+        if name != HELPER:
+            kinds[name] = importlib.import_module(f"{__name__}.{name}").KINDS
+    return kinds
 
 
 def split_of(problem: Problem) -> str:
     """'test', 'validation' or 'train', decided by the question itself.
 
-    A question belongs to one split whatever seed drew it, so the splits are disjoint by construction:
-    one in sixteen questions is for testing, one for validation.
+    A question belongs to one split whatever seed drew it, so the splits are disjoint by
+    construction: one in sixteen questions is for testing, one for validation.
     """
     digest = hashlib.sha256(" ".join(problem.question.split()).encode()).digest()
     return {0: "test", 1: "validation"}.get(digest[0] % 16, "train")

@@ -1,7 +1,10 @@
-"""Worked arithmetic: every helper returns the calculation written out, in steps a small model can learn.
+"""Worked arithmetic: the calculation written out in steps that a small model can learn.
 
-Digits are single tokens, so what is hard is carrying; the forms below split a number into tens and ones first.
+Digits are single tokens, so what is hard is carrying; the forms below split a number into tens and
+ones first.
 """
+
+from __future__ import annotations
 
 
 def add(a: int, b: int) -> str:
@@ -21,7 +24,10 @@ def subtract(a: int, b: int) -> str:
 
 
 def multiply(a: int, b: int) -> str:
-    """'7 * 23 = 7 * 20 + 7 * 3 = 140 + 21 = 161', splitting the larger factor (a times b, one of them below 10)."""
+    """'7 * 23 = 7 * 20 + 7 * 3 = 140 + 21 = 161', splitting the larger factor.
+
+    One of the two is below 10.
+    """
     small, large = sorted((a, b))
     tens, ones = large - large % 10, large % 10
     if large < 10 or ones == 0 or small == 1:
