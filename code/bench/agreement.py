@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from model.engine.backends.draw import draw
-from model.engine.backends.tree_attention import reference, tree_attention
+from model.engine.device.draw import draw
+from model.engine.device.tree_attention import reference, tree_attention
 from model.engine.noise import PositionNoise, exponential
 from model.engine.sampling import noisy_argmax
 

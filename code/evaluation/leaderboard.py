@@ -130,7 +130,7 @@ def common_questions(
         if comparison.vanilla:
             for method in comparison.methods:
                 if method.totals:
-                    finished[board_of(comparison)].append(comparison.shared(method))
+                    finished[board_of(comparison)].append(comparison.common_questions(method))
     common = {}
     for board, sets in finished.items():
         common[board] = set.intersection(*sets)

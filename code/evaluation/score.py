@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation import tasks
-from evaluation.analysis.comparison import compared
+from evaluation.analysis.comparison import comparisons_of
 from evaluation.analysis.scoring import Graded, ScoreResult, score_result
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.manifest import Manifest
@@ -124,7 +124,7 @@ def score_run(run: RunFile, base: RunFile | None) -> ScoreResult:
 def score_runs(runs: Sequence[RunFile], notices: list[str]) -> dict[str, list[ScoreResult]]:
     """Every run's scores by its setting; repeats are compared with vanilla's repeats in turn."""
     by_title: dict[str, list[ScoreResult]] = {}
-    for comparison in compared([run for run in runs if run.records], notices):
+    for comparison in comparisons_of([run for run in runs if run.records], notices):
         paradigm, temperature, _ = comparison.setting
         results = by_title.setdefault(f"{paradigm}, temperature {temperature:g}", [])
         for method in comparison.methods:

@@ -18,7 +18,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from evaluation.analysis import metrics
-from evaluation.analysis.comparison import Comparison, MethodRuns, compared
+from evaluation.analysis.comparison import Comparison, MethodRuns, comparisons_of
 from evaluation.analysis.results import SpeedResult, speed_result, traced_speed_result
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.runs import (
@@ -57,7 +57,7 @@ def of_folder(folder: Path, notices: list[str]) -> Speeds:
             f"{folder} is not a folder; for single files use --file-path and --base-path"
         )
     runs = find_runs(folder, notices)
-    comparisons = compared([run for run in runs if run.records], notices)
+    comparisons = comparisons_of([run for run in runs if run.records], notices)
     traces = sorted((run for run in runs if run.traces), key=lambda run: run.name != "vanilla")
     traced_base = next((run for run in traces if run.name == "vanilla"), None)
     if not traced_base and not any(comparison.vanilla for comparison in comparisons):

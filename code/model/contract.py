@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Scope = Literal["run", "question", "request"]
 SCOPES: tuple[Scope, ...] = ("run", "question", "request")
 """From the longest memory to the shortest."""
+NO_CAP = 1 << 20
+"""Nodes: more than any draft holds."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from model.errors import UserError
 
 OVERHEAD = 1.1
 """A tenth on top of weights and cache, for activations and the allocator."""
-WORTH_NAMING = 512
+FEWEST_USEFUL_TOKENS = 512
 """Tokens: with less room than this, a smaller model is what helps."""
 
 
@@ -69,7 +69,7 @@ def check_fits(config: Any, dtype: torch.dtype, device: str, positions: int) -> 
         return
     room = need.room(free)
     remedy = "use a smaller model, --dtype bfloat16, or several GPUs with --device-map auto"
-    if room > WORTH_NAMING:
+    if room > FEWEST_USEFUL_TOKENS:
         remedy = f"up to {room} tokens of prompt and answer fit: lower --max-new-tokens"
     raise UserError(
         f"{device} has {free / 1e9:.1f} GB free; weights need {need.weights / 1e9:.1f} GB and"

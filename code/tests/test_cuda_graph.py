@@ -21,10 +21,10 @@ from model.eagle3.graph import DraftGraph
 from model.eagle3.tree import DraftState, TreeShape
 from model.engine.backends import cuda_graph
 from model.engine.backends.cuda_graph import BUCKETS, CudaGraph, ancestor_words
-from model.engine.backends.draw import draw
-from model.engine.backends.tree_attention import reference, tree_attention
 from model.engine.cache import KVCache
 from model.engine.decode import generate
+from model.engine.device.draw import draw
+from model.engine.device.tree_attention import reference, tree_attention
 from model.engine.forward import Picked, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import PositionNoise

@@ -391,8 +391,8 @@ def test_cost_and_acceptance_are_of_the_questions_the_speed_up_is_of(tmp_path):
     )  # vanilla has finished two questions
     (setting,) = gather(tmp_path, [])
     sam = setting.methods[2]
-    assert setting.shared(sam) == {"0", "1"} and {
-        r.question_id for r in sam.on(setting.shared(sam))
+    assert setting.common_questions(sam) == {"0", "1"} and {
+        r.question_id for r in sam.records_on(setting.common_questions(sam))
     } == {"0", "1"}
 
 

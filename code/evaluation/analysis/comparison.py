@@ -40,14 +40,14 @@ class MethodRuns:
         return self.runs[0].manifest
 
     @cached_property
-    def every(self) -> list[Record]:
+    def all_records(self) -> list[Record]:
         """All generations of all repeats, failed ones included."""
         return [record for run in self.runs for record in run.records]
 
     @cached_property
     def records(self) -> list[Record]:
         """Finished generations of all repeats."""
-        return finished(self.every)
+        return finished(self.all_records)
 
     @property
     def texts(self) -> list[Record]:
@@ -59,7 +59,7 @@ class MethodRuns:
         """Tokens and seconds of every question that all repeats have finished."""
         return verdicts.pooled([run.totals for run in self.runs])
 
-    def on(self, questions: Iterable[str]) -> list[Record]:
+    def records_on(self, questions: Iterable[str]) -> list[Record]:
         """Finished generations of these questions, all repeats."""
         wanted = set(questions)
         return [record for record in self.records if record.question_id in wanted]
@@ -74,7 +74,9 @@ class MethodRuns:
         """Questions with a generation that was cut, or that loops."""
         if kind == "looping":
             return {record.question_id for record in self.looping}
-        return {record.question_id for record in self.every if record.finish_reason == "length"}
+        return {
+            record.question_id for record in self.all_records if record.finish_reason == "length"
+        }
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Comparison:
         """Vanilla where it is there: all lossless methods share its texts."""
         return self.vanilla or self.methods[0]
 
-    def shared(self, method: MethodRuns, without: Iterable[Unusual] = ()) -> set[str]:
+    def common_questions(self, method: MethodRuns, without: Iterable[Unusual] = ()) -> set[str]:
         """Questions that both the method and vanilla have finished.
 
         `without` drops those with such a generation in either.
@@ -161,10 +163,10 @@ def gather(folder: Path, notices: list[str]) -> list[Comparison]:
 
     Raises UserError where there are no records, or runs were asked different prompts.
     """
-    return compared(find_runs(folder, notices), notices)
+    return comparisons_of(find_runs(folder, notices), notices)
 
 
-def compared(runs: Iterable[RunFile], notices: list[str]) -> list[Comparison]:
+def comparisons_of(runs: Iterable[RunFile], notices: list[str]) -> list[Comparison]:
     """These runs by setting, vanilla first in each."""
     groups: dict[Setting, dict[str, list[RunFile]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -205,12 +207,12 @@ def variants(name: str, runs: list[RunFile]) -> list[MethodRuns]:
     """The runs of one method by their options; the first ones keep the method's name."""
     groups: dict[str, list[RunFile]] = defaultdict(list)
     for run in runs:
-        groups[repr(sorted(run.manifest.options().items()))].append(run)
+        groups[repr(sorted(run.manifest.deciding_settings().items()))].append(run)
     first, *others = groups.values()
     methods = [MethodRuns(name, tuple(first))]
-    base = first[0].manifest.options()
+    base = first[0].manifest.deciding_settings()
     for group in others:
-        options = group[0].manifest.options()
+        options = group[0].manifest.deciding_settings()
         differing = []
         for key in sorted(set(base) | set(options)):
             if base.get(key) != options.get(key):

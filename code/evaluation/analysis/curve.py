@@ -72,7 +72,7 @@ class CostCurve:
         MAT / (verify(n) + draft) with both in units of verify(1), n the mean nodes a step with its
         root; linear between measured n, NaN beyond them.
         """
-        records = method.on(comparison.shared(method))
+        records = method.records_on(comparison.common_questions(method))
         nodes = 1 + metrics.drafted_per_step(records)
         if not records or nodes > self.nodes[-1]:
             return metrics.NAN

@@ -89,12 +89,12 @@ def speed_result(
     comparison: Comparison, method: MethodRuns, among: set[str] | None = None
 ) -> SpeedResult:
     """Of one method on the questions it shares with vanilla; `among` narrows them."""
-    questions = comparison.shared(method)
+    questions = comparison.common_questions(method)
     totals = method.totals
     if among is not None:
         questions &= among
         totals = {question: total for question, total in totals.items() if question in among}
-    records = method.on(questions)
+    records = method.records_on(questions)
     return SpeedResult(
         method=method.name,
         title=comparison.title,
@@ -107,9 +107,9 @@ def speed_result(
             drafted=metrics.drafted_per_step(records),
             draft=metrics.share(records, "draft_time"),
             verify=metrics.share(records, "verify_time"),
-            scope=method.every[0].memory_scope,
-            failed=sum(record.failed for record in method.every),
-            cut=sum(record.finish_reason == "length" for record in method.every),
+            scope=method.all_records[0].memory_scope,
+            failed=sum(record.failed for record in method.all_records),
+            cut=sum(record.finish_reason == "length" for record in method.all_records),
         ),
     )
 
@@ -252,15 +252,15 @@ def acceptance_result(comparison: Comparison, method: MethodRuns) -> AcceptanceR
 
 def health_result(comparison: Comparison, method: MethodRuns) -> HealthResult:
     records = method.records
-    usual = comparison.shared(method, without=UNUSUAL)
+    usual = comparison.common_questions(method, without=UNUSUAL)
     tokens = sum(record.tokens for record in records)
     energies = [record.energy for record in records if record.energy is not None]
     is_known = tokens and len(energies) == len(records)
     return HealthResult(
-        generations=len(method.every),
+        generations=len(method.all_records),
         cut=sum(record.finish_reason == "length" for record in records),
         looping=len(method.looping),
-        failed=sum(record.failed for record in method.every),
+        failed=sum(record.failed for record in method.all_records),
         usual_speed_up=comparison.speed_up(method, usual),
         usual_questions=len(usual),
         peak_memory=max((record.peak_memory or 0 for record in records), default=0),
@@ -281,7 +281,7 @@ def time_result(records: Sequence[Record]) -> TimeResult:
 
 def _by_category(comparison: Comparison, method: MethodRuns) -> dict[str, float]:
     category_of = comparison.categories()
-    shared = comparison.shared(method)
+    shared = comparison.common_questions(method)
     ratios = {}
     for category in sorted(set(category_of.values())):
         questions = {q for q in shared if category_of.get(q) == category}

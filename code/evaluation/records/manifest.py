@@ -79,7 +79,7 @@ class Manifest:
         """Names this manifest in tables."""
         return hashlib.sha256(self.text().encode()).hexdigest()[:12] if self.data else "-"
 
-    def options(self) -> dict[str, str]:
+    def deciding_settings(self) -> dict[str, str]:
         """What decides a run's records, its name aside, as text: equal for repeats of one run."""
         settings = dict(self.settings)
         settings.pop("model_id", None)

@@ -16,7 +16,7 @@ from model.errors import UserError
 SCHEMA = 2
 ADDED: dict[int, tuple[str, ...]] = {2: ("reference_answer", "final_answer")}
 """Fields by the schema that brought them; append only, so that old files stay readable."""
-NOT_THE_MACHINE = ("worker died", "context:")
+WOULD_COME_AGAIN = ("worker died", "context:")
 """How errors begin that would come again: a question that kills its workers, a prompt too long."""
 
 
@@ -76,9 +76,9 @@ class Record:
         return self.finish_reason == "failed"
 
     @property
-    def is_settled(self) -> bool:
+    def is_final(self) -> bool:
         """Is there nothing to gain from trying again? A failure may have been the machine's."""
-        return not self.failed or self.error.startswith(NOT_THE_MACHINE)
+        return not self.failed or self.error.startswith(WOULD_COME_AGAIN)
 
     @property
     def key(self) -> tuple[str, int, int, int]:

@@ -103,7 +103,7 @@ class RecordWriter:
     def _recover(self) -> None:
         """Keep complete questions only; rewrite the file where something had to go."""
         records = read_records(self.path, self.notices)
-        settled = Counter(record.question_id for record in records if record.is_settled)
+        settled = Counter(record.question_id for record in records if record.is_final)
         self.done = {q for q, count in settled.items() if count >= self._generations}
         lines = [record.line() for record in records if record.question_id in self.done]
         whole = "".join(lines)

@@ -12,7 +12,6 @@ from evaluation import paradigms
 from evaluation.command import Parser
 from evaluation.running.options import add_options, config_from, method_configs
 from evaluation.running.spec import (
-    NO_CAP,
     GenerationSpec,
     MethodSpec,
     ModelSpec,
@@ -22,7 +21,7 @@ from evaluation.running.spec import (
     WorkersSpec,
 )
 from model import methods
-from model.contract import SCOPES
+from model.contract import NO_CAP, SCOPES
 from model.engine import backends
 from model.errors import UserError
 

@@ -18,7 +18,7 @@ import torch
 from evaluation.records.manifest import SCHEMA, Manifest
 from evaluation.running.runner import Runner
 from evaluation.tasks import Question, questions_hash
-from model.engine.backends.tree_attention import uses_kernel
+from model.engine.device.tree_attention import uses_kernel
 from model.engine.model import Model
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "triton")

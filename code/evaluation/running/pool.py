@@ -65,7 +65,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Described:
+class RunDescription:
     """What the first worker that is ready says of the run."""
 
     spec: RunSpec
@@ -87,7 +87,7 @@ class Worker:
         self._runner: Runner
         self._sharing: Sharing
 
-    def describe(self, argv: list[str], questions: list[Question]) -> Described | UserError:
+    def describe(self, argv: list[str], questions: list[Question]) -> RunDescription | UserError:
         """Load, check the questions, warm up."""
         try:
             self._runner = build_run(self._spec, questions, self._workers)
@@ -97,7 +97,7 @@ class Worker:
         self._sharing = Sharing(device, self._is_oversubscribed, self._group)
         self._runner.warm_up(questions[0], self)
         written = manifest.build(self._runner, argv, questions)
-        return Described(self._runner.spec, written, self._runner.generations)
+        return RunDescription(self._runner.spec, written, self._runner.generations)
 
     def answer(self, question: Question) -> list[Record]:
         """All records of a question."""
@@ -145,7 +145,7 @@ class Pool:
     """By the future of `answer`."""
     tries: dict[str, int] = field(default_factory=dict)
     """How often a question was given to a worker."""
-    described: Described | None = None
+    described: RunDescription | None = None
 
     def start_worker(self) -> None:
         plan, cores = self.placement, os.cpu_count() or 1
@@ -158,8 +158,8 @@ class Pool:
         worker = placed.remote(self.spec, plan.workers, share_cores or share_gpu, os.getpid())
         self.starting[worker.describe.remote(self.argv, self.questions)] = worker
 
-    def take_over_started(self, seconds: float) -> str:
-        """Take over workers that are ready; returns why one failed to start, or nothing.
+    def collect_started(self, seconds: float) -> str:
+        """Collect workers that are ready; returns why one failed to start, or nothing.
 
         Raises the UserError of a worker that met one.
         """
@@ -180,11 +180,11 @@ class Pool:
             self.idle.append(worker)
         return reason
 
-    def first_ready(self) -> Described:
+    def first_ready(self) -> RunDescription:
         """Wait for one worker."""
         deadline, reason = time.time() + START_SECONDS, ""
         while self.described is None:
-            reason = self.take_over_started(1.0) or reason
+            reason = self.collect_started(1.0) or reason
             if not self.starting and self.described is None:
                 raise UserError(f"no worker could start: {reason}")
             if time.time() > deadline:
@@ -198,13 +198,13 @@ class Pool:
         """Hand out questions until all are answered or given up."""
         pending = deque(todo)
         while pending or self.busy:
-            self.take_over_started(0)
+            self.collect_started(0)
             self._hand_out(pending)
             done: list[Any] = []
             if self.busy:
                 done, _ = ray.wait(list(self.busy), timeout=0.5)
             for future in done:
-                self._take(future, pending, writer, progress)
+                self._finish_question(future, pending, writer, progress)
                 self._hand_out(pending)
             if not self.busy and not self.idle:
                 if not self.starting:
@@ -212,7 +212,7 @@ class Pool:
                         "no worker is left and none can start; finished questions are saved,"
                         " the same command goes on"
                     )
-                self.take_over_started(1.0)
+                self.collect_started(1.0)
             if progress.is_due():
                 progress.show(self._statuses())
 
@@ -244,7 +244,7 @@ class Pool:
             self.tries[question.id] = self.tries.get(question.id, 0) + 1
             self.busy[worker.answer.remote(question)] = Busy(worker, question)
 
-    def _take(
+    def _finish_question(
         self,
         future: Any,
         pending: deque[Question],
@@ -261,17 +261,17 @@ class Pool:
             raise
         except RayError as error:  # the worker, its memory or its node is gone, or the answer
             reason = " ".join(str(error).split())[:300]
-            self._lost(busy.question, f"worker died: {reason}", pending, writer, progress)
+            self._replace_worker(busy.question, f"worker died: {reason}", pending, writer, progress)
             return
         if reason := _out_of_memory(records):
             ray.kill(busy.worker)  # what fragmented its memory goes with it
-            self._lost(busy.question, f"worker died: {reason}", pending, writer, progress)
+            self._replace_worker(busy.question, f"worker died: {reason}", pending, writer, progress)
             return
         self.idle.append(busy.worker)
         writer.append(records)
         progress.question_done(records)
 
-    def _lost(
+    def _replace_worker(
         self,
         question: Question,
         reason: str,

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.contract import SCOPES
+from model.contract import NO_CAP, SCOPES
 from model.errors import UserError
 from model.paths import DATA
 
-NO_CAP = 1 << 20
-"""Nodes: more than any draft holds."""
 FOLDERS = {"multi_round": "model_answer", "best_of_n": "model_answer_BON"}
 """Where the published benchmark puts a paradigm's records."""
 

@@ -23,10 +23,10 @@ from model.engine.sampling import noisy_argmax, processed
 from model.errors import UserError
 
 CHUNK = 512
-FEW = 4
+RECORDED_ROWS = 4
 """Tokens fed by recorded forwards: what a step leaves to catch up with. Prompts and long copies run
 eagerly."""
-GROWN = 4
+MOST_GROWTH = 4
 """The heuristic schedule lets drafts grow to so many times their first length."""
 
 
@@ -92,7 +92,7 @@ class DraftModel:
         segment = Segment.causal(0, len(self._cached), tokens)
         self._cached.extend(tokens)
         wanted = Wanted(last_only=True)
-        if len(tokens) <= FEW:
+        if len(tokens) <= RECORDED_ROWS:
             if draw:  # only the last row's token is wanted
                 draw = replace(draw, keys=[0] * (len(tokens) - 1) + list(draw.keys))
             wanted = Wanted(last_only=True, draw=draw, is_step=True)
@@ -114,7 +114,7 @@ class Sps(Drafter):
         self.draft_model = DraftModel(draft_model)
         self.vocab_size = vocab_size
         is_constant = config.sps_schedule == "constant"
-        self._most = config.sps_tokens * (1 if is_constant else GROWN)
+        self._most = config.sps_tokens * (1 if is_constant else MOST_GROWTH)
         self._length = config.sps_tokens
         self._text: list[int] = []
         self.needs = Needs(max_nodes=self._most + 1)
@@ -126,7 +126,7 @@ class Sps(Drafter):
         model = self.draft_model.model
         if model.reserve(positions + self.needs.max_nodes + 1):
             for draws in (False, True):
-                model.prepare(FEW, Wanted(), draws)
+                model.prepare(RECORDED_ROWS, Wanted(), draws)
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = [*request.prompt_ids, prefill.first_token]

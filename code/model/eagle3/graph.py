@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 
 from model.eagle3.tree import DraftState, Tree, TreeShape, expand, read
-from model.engine.backends.capture import StepBuffer, capture
-from model.engine.backends.tree_attention import tree_attention
+from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.tree_attention import tree_attention
 
 BUCKETS = (1, 2, 4, 8, 16)
 MOST_ROWS = BUCKETS[-1]

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import torch
 
-from model.contract import Context, Drafter, Prefill, Request
+from model.contract import NO_CAP, Context, Drafter, Prefill, Request
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.engine.sampling import target_tokens
@@ -21,8 +21,6 @@ from model.engine.verify import verify
 from model.errors import UserError
 
 PREFILL_CHUNK = 512
-NO_CAP = 1 << 20
-"""Nodes: more than any draft holds."""
 
 
 def check(model: Model, request: Request) -> None:

@@ -152,17 +152,21 @@ class Model:
 
         `draws`: tokens will be drawn by the forward. False where nothing is recorded ahead.
         """
-        while True:
-            backend = self.backend
-            probes = backend.probes(nodes)
-            for segment in probes:
-                draw = Draw(1.0, [0] * len(segment)) if draws else None
-                step = replace(wanted, last_only=False, draw=draw, is_step=True)
-                self.forward([segment], step)
-                if self.backend is not backend:  # given up: start over with the next
-                    break
-            else:
-                return bool(probes)
+        recorded: bool | None = None
+        while recorded is None:
+            recorded = self._record(self.backend, nodes, wanted, draws)
+        return recorded
+
+    def _record(self, backend: Backend, nodes: int, wanted: Wanted, draws: bool) -> bool | None:
+        """Whether this backend recorded anything; None where it was given up on the way."""
+        probes = backend.probes(nodes)
+        for segment in probes:
+            draw = Draw(1.0, [0] * len(segment)) if draws else None
+            step = replace(wanted, last_only=False, draw=draw, is_step=True)
+            self.forward([segment], step)
+            if self.backend is not backend:
+                return None
+        return bool(probes)
 
     def _collect(self, layers: tuple[int, ...]) -> None:
         """From now on every forward hands the residual stream entering these layers to its step."""

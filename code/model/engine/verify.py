@@ -31,7 +31,7 @@ class Work:
     rows: slice
 
     @property
-    def only_temperature(self) -> bool:
+    def forward_may_pick(self) -> bool:
         """May the forward itself pick the tokens: nothing but a temperature is applied?"""
         request = self.sequence.request
         if request.temperature == 0:
@@ -120,7 +120,7 @@ def verify(
     wanted = Wanted(
         feature_layers=needs.feature_layers,
         target_topk=needs.target_topk,
-        draw=work[0].draw() if len(work) == 1 and work[0].only_temperature else None,
+        draw=work[0].draw() if len(work) == 1 and work[0].forward_may_pick else None,
         is_step=True,
     )
     output = model.forward([item.segment() for item in work], wanted)
@@ -146,7 +146,7 @@ def _laid_out(model: Model, drafts: list[tuple[Sequence, Draft]], needs: Needs) 
 
 def _read(output: Output, work: list[Work], topk: int) -> list[Choices]:
     """The target's tokens after every node: one transfer to the host for all drafts."""
-    if output.picked is not None and len(work) == 1 and work[0].only_temperature:
+    if output.picked is not None and len(work) == 1 and work[0].forward_may_pick:
         return [_read_picked(output, work[0], topk)]
     return _read_logits(output, work, topk)
 

@@ -30,10 +30,6 @@ class Family:
     """What is forced when the thinking budget is used up; holds `end_think`."""
     end_tokens: tuple[str, ...] = ()
     """Tokens that end an answer beside the ones generation config and tokenizer name."""
-    draft_model: str | None = None
-    """Hub id of the published draft model for SpS."""
-    eagle3: dict[str, str] | None = None
-    """Hub ids of published EAGLE-3 heads by a part of the target's name."""
 
     def end_think_id(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
         return token_id(tokenizer, self.end_think) if self.end_think else None

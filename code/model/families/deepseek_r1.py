@@ -11,5 +11,4 @@ FAMILY = Family(
     end_think="</think>",
     closing="\n\n</think>\n\n",
     end_tokens=("<｜end▁of▁sentence｜>", "<|eot_id|>"),
-    eagle3={"Llama-8B": "yuhuili/EAGLE3-DeepSeek-R1-Distill-LLaMA-8B"},
 )

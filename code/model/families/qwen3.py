@@ -13,10 +13,4 @@ FAMILY = Family(
         " thinking directly now.\n</think>.\n\n"
     ),
     end_tokens=("<|im_end|>", "<|endoftext|>"),
-    draft_model="Qwen/Qwen3-0.6B",
-    eagle3={
-        "4B": "AngelSlim/Qwen3-4B_eagle3",
-        "8B": "Tengyunw/qwen3_8b_eagle3",
-        "14B": "AngelSlim/Qwen3-14B_eagle3",
-    },
 )

@@ -2,8 +2,8 @@
 
 import torch
 
-from model.engine.backends import kernels
-from model.engine.backends.tree_attention import reference
+from model.engine.device import kernels
+from model.engine.device.tree_attention import reference
 from model.engine.noise import PositionNoise, exponential
 from model.engine.sampling import noisy_argmax
 

@@ -6,7 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from model.engine.backends import kernels
+from model.engine.device import kernels
 
 TYPES = {
     "start_at": "*i64",

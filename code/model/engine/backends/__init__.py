@@ -70,7 +70,7 @@ class Backend:
     def probes(self, nodes: int) -> list[Segment]:
         """Steps that record, when run, all that drafts of up to `nodes` nodes will need.
 
-        Empty where nothing is recorded ahead.
+        Empty where nothing is recorded ahead. The cache may be overwritten: no text is in it yet.
         """
         return []
 

@@ -22,13 +22,14 @@ import torch
 from transformers import PreTrainedModel
 
 from model.engine.backends import Backend, BackendFailed
-from model.engine.backends.capture import StepBuffer, capture
-from model.engine.backends.draw import draw
 from model.engine.backends.eager import Eager, uncompiled
-from model.engine.backends.tree_attention import tree_attention, uses_kernel
 from model.engine.cache import KVCache
+from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.draw import draw
+from model.engine.device.tree_attention import tree_attention, uses_kernel
 from model.engine.forward import Output, Picked, Segment, Wanted
 from model.engine.shape import Shape
+from model.errors import first_line
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 MOST_ROWS = BUCKETS[-1]
@@ -177,8 +178,7 @@ class CudaGraph(Backend):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Triton, Inductor and CUDA each raise types of their own
-            lines = str(error).strip().splitlines() or [""]
-            raise BackendFailed(f"{type(error).__name__}: {lines[0]}") from error
+            raise BackendFailed(f"{type(error).__name__}: {first_line(error)}") from error
         if is_new:
             self._seconds += time.perf_counter() - begun
             if difference := self._differs(segment, output, wanted):

@@ -29,6 +29,8 @@ from model.engine.shape import Shape
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between graph and eager forward, relative to the largest logit."""
+UNMASKED_INPUTS = 5
+"""Ids, positions, cache, slot, start; a mask is the sixth."""
 WARM_UP_RUNS = 3
 """TorchScript's executor rewrites the graph during its first runs."""
 
@@ -139,7 +141,8 @@ class TorchScript(Backend):
     def run(self, segments: list[Segment], wanted: Wanted) -> Output:
         (segment,) = segments
         inputs = self._inputs(segment)
-        key = (len(inputs) == 6, wanted.feature_layers)
+        is_masked = len(inputs) > UNMASKED_INPUTS
+        key = (is_masked, wanted.feature_layers)
         if key not in self._graphs:
             self._graphs[key] = self._record(inputs, wanted.feature_layers)
         graph = self._graphs[key]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from model.engine.backends.tree_attention import uses_kernel
+from model.engine.device.tree_attention import uses_kernel
 from model.engine.noise import exponential
 from model.engine.sampling import noisy_argmax
 
@@ -19,7 +19,7 @@ def draw(logits_NV: torch.Tensor, keys_N: torch.Tensor, temperature: torch.Tenso
     kernel makes the noise where it is used: as tensors of 152k columns it would cost half a step.
     """
     if uses_kernel(logits_NV.device):
-        from model.engine.backends import kernels
+        from model.engine.device import kernels
 
         return kernels.sample(logits_NV, keys_N, temperature)
     scores = logits_NV.float() / temperature.float()

@@ -36,7 +36,7 @@ def tree_attention(
     ones; the caller sees to `start + N <= P`.
     """
     if uses_kernel(query.device, query.shape[-1]):
-        from model.engine.backends import kernels
+        from model.engine.device import kernels
 
         return kernels.attend(
             query, key, value, cache, start, mask, scaling, store, processors(query.device)

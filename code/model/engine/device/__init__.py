@@ -1,0 +1,1 @@
+"""What runs on a GPU beside the model: CUDA graphs, attention over a long prefix, drawing."""
