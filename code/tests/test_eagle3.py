@@ -15,8 +15,8 @@ from model.eagle3.head import Eagle3Head, HeadConfig
 from model.eagle3.tree import DraftState, TreeShape
 from model.errors import UserError
 from tests.conftest import VOCAB, qwen3
-from training.corpus import pad
-from training.eagle3 import rollout_losses
+from training.corpus import Text, pad
+from training.eagle3 import Teacher, roll_out
 
 CONFIGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "configs" / "eagle3"
 
@@ -172,7 +172,8 @@ def test_training_unrolls_what_drafting_does(material):
         outs: list[torch.Tensor] = []
         finish = head.finish
         head.finish = lambda *a: outs.append(finish(*a)) or outs[-1]
-        rollout_losses(head, embedding, pad([(ids[:3], ids[3:])]), features, output.logits, 4)
+        batch = pad([Text(ids[:3], ids[3:])])
+        roll_out(head, embedding, batch, Teacher(features, output.logits), 4)
         head.finish = finish
     t = 9
     state = DraftState(head, embedding, 64)
