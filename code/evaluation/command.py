@@ -55,10 +55,7 @@ def run_command(main: Callable[[], int | None]) -> Callable[[], NoReturn]:
             print(f"error: {error}", file=sys.stderr)
             code = 2
         except KeyboardInterrupt:
-            print(
-                "\ninterrupted; finished questions are saved, the same command goes on",
-                file=sys.stderr,
-            )
+            print("\ninterrupted", file=sys.stderr)
             code = INTERRUPTED
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -62,6 +62,8 @@ def _parser() -> Parser:
 
 def chosen_methods(named: list[str], without: list[str]) -> list[str]:
     """'all' in the order they are listed in; raises UserError for an unknown name."""
+    for name in without:
+        methods.parse(name)
     if named == ["all"]:
         return [name for name in methods.names() if name not in without]
     for name in named:
@@ -78,7 +80,10 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
             float(temperature)
         except ValueError:
             raise UserError(f"--temperatures are numbers, not '{temperature}'") from None
-    method_flags = {method: shlex.split(text) for method, text in args.method_flags}
+    method_flags = {}
+    for method, text in args.method_flags:
+        methods.parse(method)
+        method_flags[method] = shlex.split(text)
     return Matrix(
         model_path=args.model_path,
         model_name=args.model_name,
@@ -93,7 +98,18 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
 
 def main() -> int:
     args, flags = _parser().parse_known_args(sys.argv[1:])
-    return run_matrix(matrix_of(args, flags), args.beside, args.dry_run)
+    matrix = matrix_of(args, flags)
+    if not any(matrix.commands()):
+        raise UserError(
+            "no run is left: Best-of-N at temperature 0 measures nothing (its samples are equal),"
+            " and --without leaves methods out"
+        )
+    if matrix.leaves_out_samples:
+        print(
+            "note: no Best-of-N at temperature 0: its samples are equal, nothing to measure",
+            file=sys.stderr,
+        )
+    return run_matrix(matrix, args.beside, args.dry_run)
 
 
 if __name__ == "__main__":

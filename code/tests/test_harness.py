@@ -14,9 +14,9 @@ import pytest
 from evaluation import paradigms, tasks
 from evaluation.paradigms import Answer
 from evaluation.records.manifest import Manifest
-from evaluation.records.reading import read_records
+from evaluation.records.reading import json_lines, read_records
 from evaluation.records.schema import Record, parse_record, run_lengths
-from evaluation.records.traces import read_traces, to_traces
+from evaluation.records.traces import parse_traces, to_traces
 from evaluation.records.writer import RecordWriter
 from evaluation.running.prompting import answer_of, prompt_ids
 from evaluation.tasks import Question, jsonl
@@ -185,7 +185,7 @@ def test_published_traces_round_trip(tmp_path):
     path = tmp_path / "old.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in to_traces(records)))
     notices: list[str] = []
-    (question,) = read_traces(path, notices)
+    (question,) = parse_traces(json_lines(path, notices), notices)
     assert (
         question.accept_lengths == [1, 2, 1, 2]
         and question.total().tokens == 8

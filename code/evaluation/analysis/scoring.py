@@ -26,6 +26,18 @@ class Graded:
 
 
 @dataclass(frozen=True)
+class Sameness:
+    """How many of a run's texts are vanilla's, of those that both have."""
+
+    equal: int
+    compared: int
+
+    @property
+    def is_exact(self) -> bool:
+        return self.equal == self.compared > 0
+
+
+@dataclass(frozen=True)
 class ScoreResult:
     """One run's scores. Shares are NaN where there is nothing to take them of."""
 
@@ -35,8 +47,8 @@ class ScoreResult:
     n: int
     """Graded generations."""
     accuracy: float
-    same_as_vanilla: str
-    """'exact', '7 of 8' (texts), or '-' without a vanilla run."""
+    same_as_vanilla: Sameness | None
+    """None without a vanilla run."""
     rounds: dict[int, float]
     """Accuracy by round."""
     samples: dict[int, float]
@@ -79,14 +91,12 @@ def vote(graded: Sequence[Graded]) -> bool | None:
     return graded[boxes.index(winner)].right
 
 
-def same_as(run: RunFile, base: RunFile | None) -> str:
-    """'exact' where every text is vanilla's, else how many are."""
-    if base is None:
-        return "-"
+def sameness(run: RunFile, base: RunFile) -> Sameness:
+    """Compare every generation's tokens with those of the vanilla run."""
     vanilla = {record.key: record.output_ids for record in base.records if not record.failed}
     common = [r for r in run.records if not r.failed and r.key in vanilla]
     equal = sum(record.output_ids == vanilla[record.key] for record in common)
-    return "exact" if common and equal == len(common) else f"{equal} of {len(common)}"
+    return Sameness(equal, len(common))
 
 
 def score_result(run: RunFile, base: RunFile | None, graded: Sequence[Graded]) -> ScoreResult:
@@ -107,7 +117,7 @@ def score_result(run: RunFile, base: RunFile | None, graded: Sequence[Graded]) -
         setting=(run.setting.paradigm, run.setting.temperature, run.setting.model),
         n=len(graded),
         accuracy=rate(graded),
-        same_as_vanilla=same_as(run, base),
+        same_as_vanilla=sameness(run, base) if base else None,
         rounds={number: rate(group) for number, group in by_round.items()},
         samples={number: rate(group) for number, group in by_sample.items()},
         k=k,

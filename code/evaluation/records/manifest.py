@@ -113,7 +113,7 @@ def settings_of(
         "max_new_tokens": generation["max_new_tokens"],
         "seed": generation["seed"],
         "num_choices": paradigm["num_choices"],
-        "memory_scope": method["memory_scope"],
+        "memory_scope": scope_text(method["memory_scope"], spec["workers"]["workers"]),
         "thinking_budget": generation["thinking_budget"],
         "max_nodes": method["max_nodes"],
         "warmup": spec["warmup"],
@@ -130,6 +130,11 @@ def settings_of(
         "questions_hash": fingerprints["questions"],
         "model": fingerprints["model"],
     }
+
+
+def scope_text(scope: str, workers: int) -> str:
+    """How long drafters remembered: over a run, each of several workers remembers for itself."""
+    return f"{scope} (each of {workers} workers)" if scope == "run" and workers > 1 else scope
 
 
 def manifest_path(records: Path) -> Path:

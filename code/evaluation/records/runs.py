@@ -13,7 +13,7 @@ from evaluation.records.manifest import Manifest, manifest_path, read_manifest
 from evaluation.records.reading import json_lines
 from evaluation.records.schema import Record, parse_record
 from evaluation.records.totals import Total, by_question
-from evaluation.records.traces import TracedQuestion, is_trace, read_traces
+from evaluation.records.traces import TracedQuestion, is_trace, parse_traces
 from model.errors import UserError
 
 MUST_AGREE = (
@@ -86,7 +86,7 @@ def read_run(path: Path, notices: list[str]) -> RunFile:
             f"{path} holds no records; a run that has not finished its first question writes none"
         )
     if is_trace(lines[0][1]):
-        return RunFile(path, traces=tuple(read_traces(path)))
+        return RunFile(path, traces=tuple(parse_traces(lines, notices)))
     run = RunFile(path, records=tuple(parse_record(data, where) for where, data in lines))
     _check_one_run(run)
     if shared := sum(record.shared for record in run.records):

@@ -6,12 +6,10 @@ Their `accept_lengths` run over all turns, vanilla's token counts may be re-toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from evaluation.records.reading import json_lines
 from evaluation.records.schema import Record
 from evaluation.records.totals import Total
 from model.errors import UserError
@@ -46,18 +44,20 @@ def is_trace(data: dict[str, Any]) -> bool:
     return "choices" in data and "schema" not in data
 
 
-def read_traces(path: Path, notices: list[str] | None = None) -> list[TracedQuestion]:
-    """Every line; the last of equal question ids wins, as in the published reader.
+def parse_traces(
+    lines: Iterable[tuple[str, dict[str, Any]]], notices: list[str]
+) -> list[TracedQuestion]:
+    """A question for every (where, line); of equal ids the last wins, as published.
 
     A question with a turn 'ERROR' is left out and noted in `notices`. Raises UserError for a line
     of another format.
     """
     questions: dict[str, TracedQuestion] = {}
-    for where, data in json_lines(path, notices):
+    for where, data in lines:
         question = _question(data, where)
         if "ERROR" not in question.turns:
             questions[question.question_id] = question
-        elif notices is not None:
+        else:
             notices.append(
                 f"{where}: question {question.question_id} failed (turn 'ERROR');"
                 " its numbers are left out"

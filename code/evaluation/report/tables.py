@@ -10,7 +10,7 @@ from evaluation.analysis.acceptance import Tally
 from evaluation.analysis.curve import CostCurve
 from evaluation.analysis.redundancy import Redundancy
 from evaluation.analysis.results import PHASES, MethodResult, SettingResult, SpeedResult
-from evaluation.analysis.scoring import ScoreResult
+from evaluation.analysis.scoring import Sameness, ScoreResult
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
@@ -93,7 +93,7 @@ def _score_row(result: ScoreResult) -> list[str]:
         result.method,
         str(result.n),
         percent(result.accuracy),
-        result.same_as_vanilla,
+        _sameness(result.same_as_vanilla),
         _several(result.rounds),
         _several(result.samples),
         passed,
@@ -104,6 +104,13 @@ def _score_row(result: ScoreResult) -> list[str]:
         str(result.unscorable),
         str(result.failed),
     ]
+
+
+def _sameness(same: Sameness | None) -> str:
+    """`exact`, or `7 of 8` texts; a dash without a vanilla run."""
+    if same is None:
+        return UNKNOWN
+    return "exact" if same.is_exact else f"{same.equal} of {same.compared}"
 
 
 def _several(shares: Mapping[int, float]) -> str:

@@ -14,7 +14,6 @@ from evaluation.running.runner import Runner, text_positions
 from evaluation.running.spec import ModelSpec, QuestionsSpec, RunSpec
 from evaluation.tasks import Question
 from model import checkpoint, methods
-from model.contract import SCOPES
 from model.errors import UserError
 
 PROMPT_POSITIONS = 1024
@@ -60,11 +59,10 @@ def resolved_model(spec: ModelSpec) -> ModelSpec:
     return replace(spec, device=device, dtype=dtype)
 
 
-def build_run(spec: RunSpec, questions: list[Question], workers: int = 1) -> Runner:
+def build_run(spec: RunSpec, questions: list[Question]) -> Runner:
     """Load model and drafter, check the questions, record what is recorded ahead.
 
-    With `workers` above 1 what is remembered over a run is remembered by each worker for itself,
-    and the resolved specification says so. Raises UserError for whatever does not fit.
+    Raises UserError for whatever does not fit.
     """
     paradigm = paradigms.load(spec.paradigm.name)
     model = resolved_model(spec.model)
@@ -82,12 +80,10 @@ def build_run(spec: RunSpec, questions: list[Question], workers: int = 1) -> Run
         engine=model.engine,
     )
     drafter = methods.build(spec.method.name, loaded.model, spec.method.configs)
-    for scope in SCOPES:
-        if spec.method.memory_scope == scope:
-            drafter.remember(scope)
-    memory = drafter.scope
-    scope_text = f"run (each of {workers} workers)" if memory == "run" and workers > 1 else memory
-    resolved = replace(spec, model=model, method=replace(spec.method, memory_scope=scope_text))
+    if spec.method.memory_scope:
+        drafter.remember(spec.method.memory_scope)
+    method = replace(spec.method, memory_scope=drafter.scope)
+    resolved = replace(spec, model=model, method=method)
     runner = Runner(resolved, loaded, drafter, paradigm)
     runner.check(questions)
     runner.prepare(questions)

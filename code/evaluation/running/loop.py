@@ -6,6 +6,7 @@ from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
 from evaluation.running.build import build_run, load_questions
 from evaluation.running.progress import Progress
+from evaluation.running.resuming import remaining, resumable
 from evaluation.running.runner import Runner
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec
@@ -25,15 +26,11 @@ def run(spec: RunSpec, argv: list[str]) -> int:
     runner = build_run(spec, questions)
     written = manifest.build(runner, argv, questions)
     with RecordWriter(spec.path, written, runner.generations) as writer:
-        for notice in writer.notices:
-            print(notice)
-        todo = [question for question in questions if question.id not in writer.done]
-        done = len(questions) - len(todo)
-        if done:
-            print(f"{spec.path}: {done} of {len(questions)} questions are done already")
-        progress = Progress(spec.label, len(questions), done)
+        left = remaining(questions, writer)
+        progress = Progress(spec.label, len(questions), len(questions) - len(left))
         try:
-            run_questions(runner, todo, writer, progress)
+            with resumable():
+                run_questions(runner, left, writer, progress)
         finally:
             progress.close()
     print(f"records: {spec.path}")

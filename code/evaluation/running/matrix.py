@@ -36,11 +36,16 @@ class Matrix:
     flags: Sequence[str]
     """Of every run."""
 
+    @property
+    def leaves_out_samples(self) -> bool:
+        """Is Best-of-N asked for at temperature 0? Its samples are equal: nothing to measure."""
+        is_greedy = any(float(temperature) == 0 for temperature in self.temperatures)
+        return is_greedy and "best_of_n" in self.paradigms
+
     def commands(self) -> Iterator[list[str]]:
         """One launcher a run. Finished work is skipped by the launcher itself."""
         for paradigm in self.paradigms:
             for temperature in self.temperatures:
-                # at temperature 0 the samples of Best-of-N are equal: nothing to measure
                 if paradigm == "best_of_n" and float(temperature) == 0:
                     continue
                 for method in self.methods:

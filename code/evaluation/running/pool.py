@@ -9,6 +9,7 @@ then recorded as failed.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
@@ -23,12 +24,13 @@ from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
 from evaluation.running.build import build_run
 from evaluation.running.progress import PoolProgress, Status
+from evaluation.running.resuming import remaining, resumable
 from evaluation.running.runner import Runner, failed_records
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec, WorkersSpec
 from evaluation.tasks import Question
 from model.engine.sequence import Sequence
-from model.errors import UserError
+from model.errors import UserError, first_line
 from model.paths import DATA
 
 try:
@@ -78,8 +80,8 @@ class RunDescription:
 class Worker:
     """One copy of the model in a process of its own. Runs as a Ray actor."""
 
-    def __init__(self, spec: RunSpec, workers: int, is_oversubscribed: bool, group: int) -> None:
-        self._spec, self._workers = spec, workers
+    def __init__(self, spec: RunSpec, is_oversubscribed: bool, group: int) -> None:
+        self._spec = spec
         self._is_oversubscribed, self._group = is_oversubscribed, group
         self._status = Status()
         self._status_text = ""
@@ -90,7 +92,7 @@ class Worker:
     def describe(self, argv: list[str], questions: list[Question]) -> RunDescription | UserError:
         """Load, check the questions, warm up."""
         try:
-            self._runner = build_run(self._spec, questions, self._workers)
+            self._runner = build_run(self._spec, questions)
         except UserError as error:
             return error
         device = self._runner.loaded.model.device
@@ -155,7 +157,7 @@ class Pool:
         actor: Any = ray.remote(self.worker)
         # of two calls at a time one may ask for the status while the other answers
         placed = actor.options(max_concurrency=2, num_cpus=1, num_gpus=plan.gpus)
-        worker = placed.remote(self.spec, plan.workers, share_cores or share_gpu, os.getpid())
+        worker = placed.remote(self.spec, share_cores or share_gpu, os.getpid())
         self.starting[worker.describe.remote(self.argv, self.questions)] = worker
 
     def collect_started(self, seconds: float) -> str:
@@ -302,7 +304,7 @@ def _out_of_memory(records: list[Record]) -> str:
 
 
 def connect(plan: Placement) -> Placement:
-    """Join or start Ray; the packages travel with the job, weights and data do not.
+    """Join or start Ray, which copies the packages to the workers, but no weights and no data.
 
     Returns how many workers there will be. Raises UserError where Ray cannot be reached or has too
     few GPUs.
@@ -320,9 +322,11 @@ def connect(plan: Placement) -> Placement:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = first_line(error)
+        if not plan.address:
+            raise UserError(f"cannot start Ray on this machine: {reason}") from None
         raise UserError(
-            f"cannot reach Ray at {plan.address}: {str(error).splitlines()[0]};"
-            " start it with: ray start --head"
+            f"cannot reach Ray at {plan.address}: {reason}; start it with: ray start --head"
         ) from None
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0)
@@ -344,17 +348,18 @@ def run_pool(spec: RunSpec, argv: list[str], questions: list[Question]) -> int:
     if not plan.gpus and not spec.model.threads:
         spec = replace(spec, model=replace(spec.model, threads=1))
     plan = connect(plan)
+    spec = replace(spec, workers=replace(spec.workers, workers=plan.workers))
     pool = Pool(spec, argv, questions, plan)
     try:
         for _ in range(min(plan.workers, len(questions))):
             pool.start_worker()
         described = pool.first_ready()
-        here = {
+        driver = {
             "git": manifest.git_state(),
             "workers": plan.workers,
             "gpus_per_worker": plan.gpus,
         }
-        written = Manifest({**described.manifest.data, **here})
+        written = Manifest({**described.manifest.data, **driver})
         with RecordWriter(spec.path, written, described.generations) as writer:
             _run(pool, writer)
     finally:
@@ -365,20 +370,16 @@ def run_pool(spec: RunSpec, argv: list[str], questions: list[Question]) -> int:
 
 def _run(pool: Pool, writer: RecordWriter) -> None:
     """Answer what is not done, with progress, and say how busy the workers were."""
-    for notice in writer.notices:
-        print(notice)
     questions = pool.questions
-    todo = [question for question in questions if question.id not in writer.done]
-    done = len(questions) - len(todo)
-    if done:
-        print(f"{writer.path}: {done} of {len(questions)} questions are done already")
+    left = remaining(questions, writer)
     label = f"{pool.spec.method.name} x {pool.placement.workers} workers"
-    progress = PoolProgress(label, len(questions), done)
+    progress = PoolProgress(label, len(questions), len(questions) - len(left))
     begun = time.perf_counter()
     try:
-        pool.run(todo, writer, progress)
+        with resumable():
+            pool.run(left, writer, progress)
     finally:
         progress.close()
     share = pool.share_answering(time.perf_counter() - begun)
-    if todo and share == share:
+    if left and not math.isnan(share):
         print(f"workers spent {share:.0%} of the run answering")

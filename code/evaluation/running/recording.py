@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from evaluation.paradigms import Answer, GenerationKey
+from evaluation.records.manifest import scope_text
 from evaluation.records.schema import Record, run_lengths
 from evaluation.running.meter import Meter
 from evaluation.running.spec import RunSpec
@@ -95,7 +96,7 @@ def _identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str
         "seed": spec.generation.seed,
         "method": spec.method.name,
         "temperature": spec.generation.temperature,
-        "memory_scope": spec.method.memory_scope or "",
+        "memory_scope": scope_text(spec.method.memory_scope or "", spec.workers.workers),
         "model_id": spec.model_id,
         "answer_id": uuid.uuid4().hex,
         "tstamp": time.time(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.contract import NO_CAP, SCOPES
+from model.contract import NO_CAP, Scope
 from model.errors import UserError
 from model.paths import DATA
 
@@ -63,16 +63,12 @@ class MethodSpec:
     name: str
     configs: tuple[Any, ...]
     """The method's option objects, outermost first (`model.methods.configure`)."""
-    memory_scope: str | None = None
-    """None: the method's own; in a manifest also how many workers remember for themselves."""
+    memory_scope: Scope | None = None
+    """None: the method's own."""
     max_nodes: int = NO_CAP
 
     def __post_init__(self) -> None:
         _at_least("--max-nodes", self.max_nodes, 1)
-        if self.memory_scope is not None and not self.memory_scope.startswith(SCOPES):
-            raise UserError(
-                f"--memory-scope is one of {', '.join(SCOPES)}, not '{self.memory_scope}'"
-            )
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ class WorkersSpec:
     """Over which workers the run is spread; the plain loop where it asks for none."""
 
     workers: int = 0
-    """CPU processes of one thread each."""
+    """CPU processes of one thread each; once a run is spread, how many workers it has."""
     gpus_total: float | None = None
     gpus_per_model: float = 1
     ray_address: str | None = None
