@@ -102,6 +102,14 @@ def test_the_reading_side_loads_no_torch(room):
     subprocess.run([sys.executable, "-c", program], cwd=CODE, check=True)
 
 
+def test_commands_start_without_triton():
+    """PyTorch brings Triton on some platforms only; nothing but a GPU's kernels needs it."""
+    program = "import sys; sys.modules['triton'] = None; import evaluation.running.loop"
+    program += "; from model.engine import backends; print(backends.names())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CODE, capture_output=True, text=True)
+    assert done.returncode == 0 and "cuda_graph" in done.stdout, done.stderr
+
+
 def test_no_package_shadows_the_standard_library():
     assert not (CODE / "__init__.py").exists()
     names = {file.stem for file in (CODE / "evaluation").glob("*.py")}
