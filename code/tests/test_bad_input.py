@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from evaluation import inference, inference_samd, speed, verify
+from evaluation import inference, inference_samd, matrix, speed, verify
 from evaluation.command import run_command
 from evaluation.records.writer import RecordWriter
 from model.paths import MINI
@@ -70,6 +70,24 @@ def test_inference(flags, said, capsys, tmp_path):
         lambda: inference.main_for(None, [*flags, "--answer-file", str(target)]), capsys
     )
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--methods", "pdl"], "did you mean 'pld'"),
+        (["--without", "pdl"], "did you mean 'pld'"),
+        (["--for", "pdl", "--pld-ngram 3"], "did you mean 'pld'"),
+        (["--temperatures", "warm"], "--temperatures are numbers"),
+        (["--paradigms", "best_of"], "did you mean 'best_of_n'"),
+        (["--paradigms", "best_of_n", "--temperatures", "0"], "no run is left"),
+    ],
+)
+def test_matrix(flags, said, monkeypatch, capsys, tmp_path):
+    every = ["--model-path", "mini", "--model-name", "mini", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["matrix", *every, *flags])
+    assert said in stopped(matrix.main, capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_model_folders(tmp_path, capsys):

@@ -15,6 +15,7 @@ from evaluation import paradigms, tasks
 from evaluation.paradigms import Answer
 from evaluation.records.manifest import Manifest
 from evaluation.records.reading import json_lines, read_records
+from evaluation.records.runs import read_run
 from evaluation.records.schema import Record, parse_record, run_lengths
 from evaluation.records.traces import parse_traces, to_traces
 from evaluation.records.writer import RecordWriter
@@ -192,6 +193,12 @@ def test_published_traces_round_trip(tmp_path):
         and question.turns == ["t", "t"]
     )
     assert "question 2 failed" in notices[0]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"question_id": 3, "cho')  # killed while writing
+    notices = []
+    assert read_run(path, notices).traces == (question,)
+    half_written, failed = notices
+    assert "the last line is half-written" in half_written and "question 2 failed" in failed
 
 
 def test_fastchats_reader_accepts_the_export(monkeypatch, tmp_path):
