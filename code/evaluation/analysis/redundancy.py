@@ -92,15 +92,15 @@ def recurrence(records: Iterable[Record], n: int) -> Recurrence:
                     samples |= text.grams
                 elif text.round != record.round:
                     rounds |= text.grams
-            own: set[int] = set()
+            earlier_here: set[int] = set()
             for gram in grams(record.output_ids, n):
-                in_same += gram in own
+                in_same += gram in earlier_here
                 in_samples += gram in samples
                 in_rounds += gram in rounds
-                anywhere += gram in own or gram in samples or gram in rounds
+                anywhere += gram in earlier_here or gram in samples or gram in rounds
                 total += 1
-                own.add(gram)
-            earlier.append(_EarlierText(record.sample, record.round, own))
+                earlier_here.add(gram)
+            earlier.append(_EarlierText(record.sample, record.round, earlier_here))
     if not total:
         return Recurrence(NAN, NAN, NAN, NAN)
     return Recurrence(in_same / total, in_samples / total, in_rounds / total, anywhere / total)

@@ -8,6 +8,7 @@ LaTeX.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,7 @@ def _title(comparisons: Sequence[Comparison], folder: Path) -> str:
     return f"SpecTTS-Bench: {', '.join(names) or folder.name}"
 
 
-def main() -> int:
+def _arguments() -> argparse.Namespace:
     parser = Parser(description=summary(__doc__))
     parser.add_argument("folder", type=Path, help="a folder with records below it")
     parser.add_argument("--out", type=Path, help="where the report goes; default DIR/report")
@@ -135,16 +136,25 @@ def main() -> int:
     args = parser.parse_args()
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is not a folder")
+    return args
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
+
+
+def main() -> int:
+    args = _arguments()
     out = args.out or args.folder / "report"
     notices: list[str] = []
     gathered = gather(args.folder, notices)
     comparisons = [c for c in gathered if any(method.records for method in c.methods)]
     if not comparisons:
         raise UserError(f"{args.folder} holds no finished generation yet")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    _make_folder(out)
 
     curve = read_curve(args.folder, comparisons, notices)
     results = [setting_result(comparison, curve) for comparison in comparisons]
