@@ -178,7 +178,11 @@ def hashes(folder: Path) -> dict[str, str]:
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "stage", nargs="*", choices=[*Family.stages, []], help="stages to run; none: all"
+        "stage",
+        nargs="*",
+        choices=[*Family.stages, []],  # argparse checks an empty list against them too
+        metavar="STAGE",
+        help=f"{', '.join(Family.stages)}; none: all",
     )
     parser.add_argument("--out", type=Path, default=MINI, help="where the family goes")
     parser.add_argument(
