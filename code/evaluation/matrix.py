@@ -10,16 +10,29 @@ method's. DRY_RUN=1 prints the commands, BESIDE="0 1" runs methods beside each o
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from evaluation import paradigms
 from evaluation.command import Parser, run_command, summary
+from evaluation.running.cli import METHOD_ALIASES
 from evaluation.running.matrix import Matrix, run_matrix
 from model import methods
 from model.errors import UserError
+
+SET_BY_THE_MATRIX = (
+    "--method",
+    "--model-id",
+    "--paradigm",
+    "--think-twice",
+    "--BON",
+    "--temperature",
+    "--answer-file",
+)
 
 
 def _parser() -> Parser:
@@ -60,15 +73,27 @@ def _parser() -> Parser:
     return parser
 
 
+def _with_flags_as_words(argv: list[str]) -> list[str]:
+    """`--for pld --pld-tokens=4`: the second word is no flag of the matrix. A space says so."""
+    words = list(argv)
+    for i, word in enumerate(argv[:-2]):
+        if word == "--for":
+            words[i + 2] = f" {argv[i + 2]}"
+    return words
+
+
 def chosen_methods(named: list[str], without: list[str]) -> list[str]:
     """'all' in the order they are listed in; raises UserError for an unknown name."""
-    for name in without:
-        methods.parse(name)
+    left_out = [_known(name) for name in without]
     if named == ["all"]:
-        return [name for name in methods.names() if name not in without]
-    for name in named:
-        methods.parse(name)
-    return named
+        return [name for name in methods.names() if name not in left_out]
+    return [_known(name) for name in named]
+
+
+def _known(method: str) -> str:
+    name = METHOD_ALIASES.get(method, method)
+    methods.parse(name)
+    return name
 
 
 def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
@@ -80,10 +105,14 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
             float(temperature)
         except ValueError:
             raise UserError(f"--temperatures are numbers, not '{temperature}'") from None
-    method_flags = {}
+    method_flags: dict[str, list[str]] = defaultdict(list)
     for method, text in args.method_flags:
-        methods.parse(method)
-        method_flags[method] = shlex.split(text)
+        method_flags[_known(method)] += shlex.split(text)
+    for flag in [*flags, *itertools.chain(*method_flags.values())]:
+        if flag.split("=")[0] in SET_BY_THE_MATRIX:
+            raise UserError(
+                f"{flag} is set for every run; use --methods, --paradigms, --temperatures and --out"
+            )
     return Matrix(
         model_path=args.model_path,
         model_name=args.model_name,
@@ -97,7 +126,7 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
 
 
 def main() -> int:
-    args, flags = _parser().parse_known_args(sys.argv[1:])
+    args, flags = _parser().parse_known_args(_with_flags_as_words(sys.argv[1:]))
     matrix = matrix_of(args, flags)
     if not any(matrix.commands()):
         raise UserError(

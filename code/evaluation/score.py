@@ -125,8 +125,7 @@ def score_runs(runs: Sequence[RunFile], notices: list[str]) -> dict[str, list[Sc
     """Every run's scores by its setting; repeats are compared with vanilla's repeats in turn."""
     by_title: dict[str, list[ScoreResult]] = {}
     for comparison in comparisons_of([run for run in runs if run.records], notices):
-        paradigm, temperature, _ = comparison.setting
-        results = by_title.setdefault(f"{paradigm}, temperature {temperature:g}", [])
+        results = by_title.setdefault(comparison.title, [])
         for method in comparison.methods:
             for i, run in enumerate(method.runs):
                 base = None

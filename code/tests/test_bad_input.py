@@ -81,6 +81,8 @@ def test_inference(flags, said, capsys, tmp_path):
         (["--temperatures", "warm"], "--temperatures are numbers"),
         (["--paradigms", "best_of"], "did you mean 'best_of_n'"),
         (["--paradigms", "best_of_n", "--temperatures", "0"], "no run is left"),
+        (["--temperature", "0.6"], "--temperature is set for every run"),
+        (["--for", "pld", "--method=sam"], "--method=sam is set for every run"),
     ],
 )
 def test_matrix(flags, said, monkeypatch, capsys, tmp_path):

@@ -171,6 +171,38 @@ def test_a_recorded_graph_equals_the_eager_forward_at_any_length():
     assert recorded.backend.recorded == 2  # with a mask, and without
 
 
+def test_a_larger_cache_keeps_what_was_recorded():
+    """Recording again would take seconds of a generation's time."""
+    target, eager = Model(qwen3(), engine="torchscript"), Model(qwen3(), engine="eager")
+    segment = Segment.causal(0, 0, PROMPT)
+    for positions in (64, 1024):
+        for model in (target, eager):
+            assert model.reserve(positions)
+        logits = [model.forward([segment]).logits for model in (target, eager)]
+        torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
+        if positions == 64:
+            backend = target.backend
+    assert target.backend is backend and backend.recorded == 1
+    assert target.backend.cache is target.cache
+
+
+def test_a_graph_that_yields_no_numbers_is_not_used(monkeypatch):
+    from model.engine.backends import torchscript
+
+    target, eager = Model(qwen3(), engine="torchscript"), Model(qwen3(), engine="eager")
+    trace = torch.jit.trace
+
+    def broken(*args, **kwargs):
+        graph = trace(*args, **kwargs)
+        return lambda *inputs: tuple(result * float("nan") for result in graph(*inputs))
+
+    monkeypatch.setattr(torchscript.torch.jit, "trace", broken)
+    segment = Segment.causal(0, 0, PROMPT)
+    for model in (target, eager):
+        model.reserve(64)
+    assert target.forward([segment]).logits.equal(eager.forward([segment]).logits)
+
+
 def test_a_model_that_cannot_be_recorded_runs_eagerly(monkeypatch, load):
     def broken(*_, **__):
         raise RuntimeError("cannot record")

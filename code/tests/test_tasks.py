@@ -4,12 +4,15 @@ small scale.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,6 +178,17 @@ def test_a_comparison_that_hangs_is_cut_in_any_thread():
     worker.start()
     worker.join(60)
     assert found == [False]
+    # the new process imports sympy before it is timed
+    assert math_equal("\\boxed{\\frac{2}{4}}", "0.5", seconds=0.4) is True
+
+
+@pytest.mark.slow
+def test_grading_goes_on_when_its_process_dies():
+    assert math_equal("\\boxed{\\frac{2}{4}}", "0.5") is True
+    for child in psutil.Process().children():
+        if "multiprocessing.spawn" in " ".join(child.cmdline()):
+            child.kill()
+    time.sleep(1)
     assert math_equal("\\boxed{\\frac{2}{4}}", "0.5") is True
 
 
@@ -324,6 +338,40 @@ def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     )
     assert sum("--temperature 0.0" in x for x in lines) == methods
     assert "without a datastore" in done.stderr and ("sps" in done.stdout) == (name == "qwen3")
+
+
+class _OneRun:
+    """Stands for a matrix of one run, which takes a second to end after Ctrl-C."""
+
+    RUN = """
+import sys, time
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    print("saved", flush=True)
+"""
+
+    def commands(self):
+        yield [sys.executable, "-c", self.RUN]
+
+
+def test_ctrl_c_waits_for_the_run():
+    program = "from tests.test_tasks import _OneRun; from evaluation.running.matrix import"
+    program += " run_matrix; run_matrix(_OneRun())"
+    matrix = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=CODE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert matrix.stdout is not None and matrix.stdout.readline() == "begun\n"
+    os.killpg(matrix.pid, signal.SIGINT)
+    out, _ = matrix.communicate(timeout=60)
+    assert out == "saved\n" and matrix.returncode != 0
 
 
 @pytest.mark.slow

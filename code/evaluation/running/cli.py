@@ -59,7 +59,7 @@ def parse(argv: Sequence[str], method: str | None = None, suffix: str = "") -> R
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--method", default=method)
     chosen, rest = first.parse_known_args(argv)
-    if chosen.method is None and not {"-h", "--help"} & set(rest):
+    if chosen.method is None and not {"-h", "--help", "--version"} & set(rest):
         known = ", ".join(methods.names())
         raise UserError(f"which method? give --method NAME, one of: {known}")
     name = METHOD_ALIASES.get(chosen.method, chosen.method)
@@ -225,7 +225,8 @@ def _add_published_flags(group: Any, method: str | None) -> None:
         group.add_argument(flag, nargs=0, help="no effect", **unused)
     for flag in PUBLISHED_FLAGS:
         group.add_argument(flag, help="no effect", **unused)
-    if method and method.startswith("sam") and method != "sam":
+    parts = [part.name for part in methods.parse(method).parts()] if method else []
+    if method and method.startswith("sam") and "sam" not in parts:
         why = "no effect beside a tree drafter (the published scripts use none)"
         group.add_argument("--static_sam_path", help=why, **unused)
     if method == "vanilla":

@@ -102,8 +102,12 @@ def run_matrix(matrix: Matrix, beside: Sequence[str] = (), dry_run: bool = False
 def _run_in_turn(commands: Sequence[Sequence[str]]) -> int:
     """One after another, up to the first that fails; returns its exit code."""
     for command in commands:
-        # a run ends by itself on Ctrl-C, which the whole group of processes gets
-        code = subprocess.call(command)
+        process = subprocess.Popen(command)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # Ctrl-C reaches the run too; it ends by itself and loses nothing
+            raise
         if code:
             return code
     return 0

@@ -28,7 +28,7 @@ def device_name(device: torch.device) -> str:
 def device_folder(device: torch.device) -> Path:
     """Where this user's runs on the device hold their locks."""
     user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"spectts-bench-{user}" / device_name(device)
+    return Path(tempfile.gettempdir()) / f"spectts-bench-locks-{user}" / device_name(device)
 
 
 class Sharing:

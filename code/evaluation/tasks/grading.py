@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
+import logging
 import multiprocessing
-from concurrent.futures import TimeoutError
+from concurrent.futures import BrokenExecutor, TimeoutError
 
-from pebble import ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from evaluation.tasks.boxed import last_boxed
 from model.errors import UserError
 
 SECONDS = 10.0
-"""A comparison may take."""
-START_SECONDS = 120.0
-"""Importing sympy on a busy machine may take."""
+"""A comparison may take; importing sympy, many seconds on a busy machine, does not count."""
 
 
 def math_equal(text: str, reference: str | None, seconds: float = SECONDS) -> bool | None:
-    """None without a reference; no box, and a comparison that takes too long, count as wrong.
+    """None without a reference; no box, and a comparison that never ends, count as wrong.
 
     Raises UserError where math-verify is not installed.
     """
@@ -35,23 +35,38 @@ def math_equal(text: str, reference: str | None, seconds: float = SECONDS) -> bo
         return False
     if boxed == reference.strip():
         return True
+    try:
+        return _compare(boxed, reference, seconds)
+    except BrokenExecutor:
+        return _compare(boxed, reference, seconds)
+
+
+def _compare(boxed: str, reference: str, seconds: float) -> bool:
+    if not _grader().active:  # its process was killed while it had nothing to do
+        _grader.cache_clear()
     comparison = _grader().schedule(_is_equal, args=[boxed, reference], timeout=seconds)
     try:
         return comparison.result()
-    except TimeoutError:  # pebble has stopped the process, and will start another
-        return False
+    except (TimeoutError, ProcessExpired):
+        return False  # pebble has stopped the process, or it died, and another one starts
 
 
 @functools.cache
 def _grader() -> ProcessPool:
-    """The process, ready; it ends with this one."""
-    pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+    """The process; it ends with this one."""
+    if importlib.util.find_spec("math_verify") is None:
+        raise UserError("grading mathematics needs math-verify: pip install math-verify")
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(max_workers=1, context=context, initializer=_start)
     atexit.register(_stop, pool)
-    try:
-        pool.schedule(_is_equal, args=["1", "1"], timeout=START_SECONDS).result()
-    except (ImportError, TimeoutError):
-        raise UserError("grading mathematics needs math-verify: pip install math-verify") from None
     return pool
+
+
+def _start() -> None:
+    """In every new process, before its first comparison is timed."""
+    import math_verify  # noqa: F401
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of its missing time limit
 
 
 def _stop(pool: ProcessPool) -> None:

@@ -101,16 +101,21 @@ class Model:
 
     def _release(self) -> None:
         """Free the cache, and what holds on to it, before a new one is allocated."""
-        while self._backends:
-            self._backends.pop().close()
+        for backend in self._backends:
+            backend.close()
+        self._backends = [backend for backend in self._backends if backend.outlives_cache]
         self._cache = None
 
     def _make_backends(self) -> None:
         """The backend in use, and `eager` behind it for what it does not take."""
-        wanted = dict.fromkeys([self._engines[0], self._engines[-1]])
-        self._backends = [
-            backends.load(name)(self.network, self.cache, self.shape) for name in wanted
-        ]
+        kept = {type(backend): backend for backend in self._backends}
+        self._backends = []
+        for name in dict.fromkeys([self._engines[0], self._engines[-1]]):
+            kind = backends.load(name)
+            if kind in kept:
+                kept[kind].use(self.cache)
+            backend = kept.get(kind) or kind(self.network, self.cache, self.shape)
+            self._backends.append(backend)
 
     @torch.inference_mode()
     def forward(self, segments: list[Segment], wanted: Wanted = LOGITS) -> Output:

@@ -28,12 +28,17 @@ class BackendFailed(Exception):
 
 
 class Backend:
-    """One way to run forwards of one model over one cache. Made anew for every cache."""
+    """One way to run forwards of one model over one cache.
+
+    Made anew for every cache, unless it `outlives_cache`.
+    """
 
     spare_rows: ClassVar[int] = 0
     """Rows of the cache it needs free behind the last one that a text may take."""
     growth: ClassVar[int] = 256
     """Positions by which a cache grows."""
+    outlives_cache: ClassVar[bool] = False
+    """Once closed, can it go on over another cache (`use`), with all it has recorded?"""
     rank: ClassVar[int]
     """`auto` takes the highest-ranking backend that suits the machine."""
     fallback: ClassVar[str] = "eager"
@@ -76,6 +81,10 @@ class Backend:
 
     def close(self) -> None:
         """Let go of what it holds of network and cache: a larger cache will be allocated."""
+
+    def use(self, cache: KVCache) -> None:
+        """Go on over another cache."""
+        self.cache = cache
 
     @property
     def recording_seconds(self) -> float:
