@@ -91,6 +91,7 @@ def chosen_methods(named: list[str], without: list[str]) -> list[str]:
 
 
 def _known(method: str) -> str:
+    """The method's name today; raises UserError where there is none."""
     name = METHOD_ALIASES.get(method, method)
     methods.parse(name)
     return name

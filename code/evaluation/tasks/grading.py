@@ -37,7 +37,7 @@ def math_equal(text: str, reference: str | None, seconds: float = SECONDS) -> bo
         return True
     try:
         return _compare(boxed, reference, seconds)
-    except BrokenExecutor:
+    except BrokenExecutor:  # its death was noticed only now: once more, in a new process
         return _compare(boxed, reference, seconds)
 
 
