@@ -5,7 +5,8 @@
 Speed-ups are over vanilla of the same folder (the same machine) and are computed from the records.
 What is not comparable is not mixed: other questions, prompts, budgets, number types or models form
 no common table, and ranks are over the questions that all runs have finished. Each row carries the
-hashes of its manifests and of vanilla's.
+hashes of its manifests and of vanilla's. A run whose figures are not believed (a step cheaper than
+vanilla's, other loads than vanilla's, a shared machine) is not ranked.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records import runs
 from evaluation.records.runs import RunFile, check_prompts
 from evaluation.records.writer import write_atomically
-from evaluation.report import definitions
+from evaluation.report import definitions, tables
 from evaluation.report.formatting import FORMATS, UNKNOWN, Table, number
 from model.errors import UserError
 
@@ -37,6 +38,8 @@ HEADER = (
     "speed-up",
     "low (95 %)",
     "high (95 %)",
+    "noise",
+    "texts",
     "MAT (tokens/step)",
     "tokens/s",
     "scope",
@@ -86,6 +89,8 @@ class Entry:
             number(up.ratio),
             number(up.low),
             number(up.high),
+            tables.noise(up),
+            tables.sameness(self.speed.same),
             number(self.speed.mat),
             number(self.speed.tokens_per_second, 1),
             self.scope,
@@ -155,8 +160,14 @@ def entries(folders: Sequence[Path], notices: list[str]) -> list[Entry]:
         questions = common.get(board_of(comparison), set())
         for method in comparison.methods:
             result = speed_result(comparison, method, among=questions)
-            if method.totals and result.speed_up:
-                ranked.append(_entry(comparison, method, result))
+            if not method.totals or not result.speed_up:
+                continue
+            if result.doubt:
+                machine = method.manifest.device or "an unknown machine"
+                title = f"{comparison.title}, {machine}"
+                notices.append(f"{title}: {method.name} is not ranked: {result.doubt}")
+                continue
+            ranked.append(_entry(comparison, method, result))
     return sorted(ranked, key=lambda entry: (*entry.board, -entry.ratio))
 
 

@@ -3,8 +3,10 @@
     python -m evaluation.matrix --model-path mini --model-name mini --methods vanilla pld sam \\
         --out data/mini --question-end 4
 
-`scripts/*.sh` call it. Flags that are not its own go to every run; --for METHOD FLAGS to one
-method's. DRY_RUN=1 prints the commands, BESIDE="0 1" runs methods beside each other on these GPUs.
+`scripts/*.sh` call it. The methods of a setting take turns in one process, question by question.
+Flags that are not the matrix's own go to every run; --for METHOD FLAGS to one method's. DRY_RUN=1
+prints the commands, ALONE=1 runs every method by itself, BESIDE="0 1" runs methods beside each
+other on these GPUs.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import shlex
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from evaluation import paradigms
 from evaluation.command import Parser, run_command, summary
-from evaluation.running.cli import METHOD_ALIASES
 from evaluation.running.matrix import Matrix, run_matrix
-from model import methods
+from evaluation.running.several import (
+    add_methods_flags,
+    chosen_methods,
+    flags_by_method,
+    with_flags_as_words,
+)
 from model.errors import UserError
 
 SET_BY_THE_MATRIX = (
@@ -43,19 +47,16 @@ def _parser() -> Parser:
     )
     parser.add_argument("--model-path", required=True, help="of every run")
     parser.add_argument("--model-name", required=True, help="begins the name of every run")
-    parser.add_argument("--methods", nargs="+", default=["all"], help="methods, or 'all'")
-    parser.add_argument("--without", nargs="*", default=[], help="methods to leave out of 'all'")
+    add_methods_flags(parser)
     parser.add_argument("--paradigms", nargs="+", default=["multi_round", "best_of_n"])
     parser.add_argument("--temperatures", nargs="+", default=["0.0", "0.6"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument(
-        "--for",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("METHOD", "FLAGS"),
-        dest="method_flags",
-        help="flags of one method's runs, as one word",
+        "--alone",
+        action="store_true",
+        default=os.environ.get("ALONE", "0") == "1",
+        help="run the methods one after the other, each in a process of its own, instead of in"
+        " turn: their times then compare only on a machine that does nothing else",
     )
     parser.add_argument(
         "--dry-run",
@@ -73,30 +74,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _with_flags_as_words(argv: list[str]) -> list[str]:
-    """`--for pld --pld-tokens=4`: the second word is no flag of the matrix. A space says so."""
-    words = list(argv)
-    for i, word in enumerate(argv[:-2]):
-        if word == "--for":
-            words[i + 2] = f" {argv[i + 2]}"
-    return words
-
-
-def chosen_methods(named: list[str], without: list[str]) -> list[str]:
-    """'all' in the order they are listed in; raises UserError for an unknown name."""
-    left_out = [_known(name) for name in without]
-    if named == ["all"]:
-        return [name for name in methods.names() if name not in left_out]
-    return [_known(name) for name in named]
-
-
-def _known(method: str) -> str:
-    """The method's name today; raises UserError where there is none."""
-    name = METHOD_ALIASES.get(method, method)
-    methods.parse(name)
-    return name
-
-
 def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
     """Raises UserError for unknown methods and paradigms, and temperatures that are no numbers."""
     for paradigm in args.paradigms:
@@ -106,9 +83,7 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
             float(temperature)
         except ValueError:
             raise UserError(f"--temperatures are numbers, not '{temperature}'") from None
-    method_flags: dict[str, list[str]] = defaultdict(list)
-    for method, text in args.method_flags:
-        method_flags[_known(method)] += shlex.split(text)
+    method_flags = flags_by_method(args.method_flags)
     for flag in [*flags, *itertools.chain(*method_flags.values())]:
         if flag.split("=")[0] in SET_BY_THE_MATRIX:
             raise UserError(
@@ -123,11 +98,12 @@ def matrix_of(args: argparse.Namespace, flags: list[str]) -> Matrix:
         out=args.out,
         method_flags=method_flags,
         flags=flags,
+        alone=args.alone or bool(args.beside),
     )
 
 
 def main() -> int:
-    args, flags = _parser().parse_known_args(_with_flags_as_words(sys.argv[1:]))
+    args, flags = _parser().parse_known_args(with_flags_as_words(sys.argv[1:]))
     matrix = matrix_of(args, flags)
     if not any(matrix.commands()):
         raise UserError(

@@ -28,6 +28,7 @@ from evaluation.records.runs import (
     find_runs,
     note_differences,
     read_run,
+    unlike,
 )
 from evaluation.records.writer import write_atomically
 from evaluation.report import definitions, tables
@@ -51,7 +52,7 @@ class Speeds:
 
 
 def of_folder(folder: Path, notices: list[str]) -> Speeds:
-    """Every run below a folder; raises UserError where there is no vanilla run."""
+    """Every run below a folder. Without a vanilla run there are no speed-ups, which is noted."""
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not a folder; for single files use --file-path and --base-path"
@@ -60,17 +61,14 @@ def of_folder(folder: Path, notices: list[str]) -> Speeds:
     comparisons = comparisons_of([run for run in runs if run.records], notices)
     traces = sorted((run for run in runs if run.traces), key=lambda run: run.name != "vanilla")
     traced_base = next((run for run in traces if run.name == "vanilla"), None)
-    if not traced_base and not any(comparison.vanilla for comparison in comparisons):
-        raise UserError(
-            f"{folder} holds no vanilla run, so there is nothing to measure speed-ups against;"
-            " run --method vanilla"
-        )
+    if traces and not traced_base:
+        notices.append("no published trace is vanilla's (vanilla.jsonl), so they have no speed-ups")
     speeds = Speeds()
     for comparison in comparisons:
         _add(speeds, comparison)
-    if traced_base:
-        for run in traces:
-            speeds.results.append(traced_speed_result(run, traced_base))
+    for run in traces:
+        speeds.results.append(traced_speed_result(run, traced_base))
+        if traced_base:
             speeds.pairs.append((run, traced_base))
     return speeds
 
@@ -84,14 +82,24 @@ def _add(speeds: Speeds, comparison: Comparison) -> None:
             speeds.pairs += [(run, base) for run in method.runs]
 
 
-def of_files(file: Path, base_file: Path, notices: list[str]) -> Speeds:
-    """A method's file and vanilla's, in either format."""
+def of_files(file: Path, base_file: Path, notices: list[str], force: bool = False) -> Speeds:
+    """A method's file and vanilla's, in either format.
+
+    Raises UserError for runs that are unlike in what decides texts and times; with `force` that is
+    noted instead.
+    """
     run, base = read_run(file, notices), read_run(base_file, notices)
     check_comparable(run, base)
     pairs = [(base, base), (run, base)]
     if run.traces or base.traces:
         return Speeds([traced_speed_result(*pair) for pair in pairs], pairs)
-    note_differences(run, base, notices)
+    if differing := unlike(run, base):
+        said = f"{run.path} and {base.path} are unlike runs: {'; '.join(differing)}"
+        if not force:
+            raise UserError(f"{said}; their speeds do not compare (--force compares them anyway)")
+        notices.append(f"{said}; compared because of --force")
+    else:
+        note_differences(run, base, notices)
     methods = (MethodRuns("vanilla", (base,)), MethodRuns(run.name, (run,)))
     comparison = Comparison(Setting("", float("nan"), ""), methods, title="")
     return Speeds([speed_result(comparison, method) for method in methods], pairs)
@@ -103,6 +111,8 @@ def show(speeds: Speeds, form: str) -> None:
         if title:
             print(f"\n{title}")
         print(tables.speed(title, results).text(form))
+        for line in tables.doubts(results):
+            print(line)
 
 
 def show_original(pairs: Sequence[tuple[RunFile, RunFile]], tokenizer_path: str | None) -> None:
@@ -135,6 +145,11 @@ def _parser() -> Parser:
     parser.add_argument("--file-path", help="records or published traces of a method")
     parser.add_argument("--base-path", help="the same of vanilla")
     parser.add_argument(
+        "--force",
+        action="store_true",
+        help="compare --file-path and --base-path though they are unlike runs",
+    )
+    parser.add_argument(
         "--formula",
         choices=("totals", "original"),
         default="totals",
@@ -161,7 +176,7 @@ def main() -> int:
     if args.folder:
         speeds = of_folder(Path(args.folder), notices)
     elif args.file_path and args.base_path:
-        speeds = of_files(Path(args.file_path), Path(args.base_path), notices)
+        speeds = of_files(Path(args.file_path), Path(args.base_path), notices, args.force)
     else:
         raise UserError("give a folder, or --file-path METHOD.jsonl and --base-path VANILLA.jsonl")
     print_notices(notices)
@@ -173,11 +188,22 @@ def main() -> int:
         rows = [result.as_json() for result in speeds.results]
         write_atomically(Path(args.json), json.dumps(rows, indent=1) + "\n")
     if args.plot:
-        from evaluation.report import figures
-
-        bars = figures.speed_bars(list(speeds.by_title().items()))
-        figures.save(bars, Path(args.plot))
+        draw(speeds, Path(args.plot))
     return 0
+
+
+def draw(speeds: Speeds, path: Path) -> None:
+    """The speed-ups as bars, where there are any."""
+    from evaluation.report import figures
+
+    with_vanilla = []
+    for title, results in speeds.by_title().items():
+        if any(result.speed_up for result in results):
+            with_vanilla.append((title, results))
+    if with_vanilla:
+        figures.save(figures.speed_bars(with_vanilla), path)
+    else:
+        print(f"note: {path} is not drawn: without a vanilla run there are no speed-ups")
 
 
 if __name__ == "__main__":

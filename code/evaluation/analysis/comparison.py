@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from evaluation.analysis import acceptance, metrics, verdicts
+from evaluation.analysis import acceptance, doubts, metrics, verdicts
 from evaluation.analysis.metrics import SpeedUp
+from evaluation.analysis.sameness import Sameness, of_repeats
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.records.manifest import Manifest
 from evaluation.records.runs import RunFile, Setting, find_runs, note_differences
@@ -138,10 +139,47 @@ class Comparison:
                     pairs.append(verdicts.compare(*names, first, parts[j]))
         return pairs
 
+    @cached_property
+    def doubts(self) -> dict[str, str]:
+        """Why the figures of a method are not believed, by method; only of those that are not."""
+        found = {}
+        for method in self.methods:
+            if reason := self.doubt(method, self.common_questions(method)):
+                found[method.name] = reason
+        return found
+
+    def doubt(self, method: MethodRuns, questions: set[str]) -> str:
+        """Why the method's figures on these questions are not believed; empty where they are."""
+        records = method.records_on(questions)
+        if self.vanilla is None or not questions:
+            return ""
+        mat = metrics.mean_accepted_tokens(records)
+        if method is not self.vanilla:
+            records = records + self.vanilla.records_on(questions)
+        return doubts.doubt(self.speed_up(method, questions), mat, records)
+
     def pairs(self) -> list[PairVerdict]:
         """Every pair of methods, judged against the noise where it is known."""
         totals = {method.name: method.totals for method in self.methods if method.totals}
-        return verdicts.all_pairs(totals, verdicts.noise_floor(self.noise))
+        return verdicts.all_pairs(totals, verdicts.noise_floor(self.noise), self.doubts)
+
+    def against_vanilla(self, method: MethodRuns, questions: set[str]) -> PairVerdict | None:
+        """The method and vanilla on these questions; None for vanilla itself, and without one."""
+        if self.vanilla is None or method is self.vanilla or not questions:
+            return None
+        totals = {q: total for q, total in method.totals.items() if q in questions}
+        noise = verdicts.noise_floor(self.noise)
+        is_refused = bool(self.doubt(method, questions))
+        names = method.name, self.vanilla.name
+        return verdicts.compare(*names, totals, self.vanilla.totals, noise, is_refused)
+
+    def sameness(self, method: MethodRuns) -> Sameness | None:
+        """How many of the method's texts are vanilla's; None without a vanilla run."""
+        return of_repeats(method.runs, self.vanilla.runs) if self.vanilla else None
+
+    def is_in_turn(self, method: MethodRuns, questions: set[str]) -> bool:
+        """Was every one of these questions put to the method and to vanilla in turn?"""
+        return all("vanilla" in record.in_turn for record in method.records_on(questions))
 
     def categories(self) -> dict[str, str]:
         """Category of every question that vanilla has finished."""

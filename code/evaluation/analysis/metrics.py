@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from evaluation.analysis.drift import drift
 from evaluation.records.schema import Record
 from evaluation.records.totals import Total
 
@@ -31,6 +32,14 @@ class SpeedUp:
     mean: float
     """Mean over questions of each question's own ratio."""
     questions: int
+    timed: float | None = None
+    """The ratio as timed, where drift was seen and the others are corrected by the control."""
+    noise: float | None = None
+    """How far apart the machine alone could bring two equal methods, as a share; None where no
+    control was recorded."""
+    load: float | None = None
+    """How much slower the machine was for the method than for the baseline; None where no control
+    was recorded."""
 
     @property
     def has_interval(self) -> bool:
@@ -47,11 +56,20 @@ class Paired:
     base_seconds: np.ndarray
 
     @classmethod
-    def of(cls, method: Mapping[str, Total], base: Mapping[str, Total]) -> Paired:
+    def of(
+        cls, method: Mapping[str, Total], base: Mapping[str, Total], corrected: bool = False
+    ) -> Paired:
+        """Corrected: times are in control steps."""
         shared = [question for question in method if question in base]
-        tokens, seconds = _columns(method, shared)
-        base_tokens, base_seconds = _columns(base, shared)
+        tokens, seconds = _columns(method, shared, corrected)
+        base_tokens, base_seconds = _columns(base, shared, corrected)
         return cls(tokens, seconds, base_tokens, base_seconds)
+
+    @classmethod
+    def fair(cls, method: Mapping[str, Total], base: Mapping[str, Total]) -> Paired:
+        """Corrected where the control saw the machine drift."""
+        seen = drift(method, base)
+        return cls.of(method, base, corrected=seen is not None and seen.is_seen)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,10 +92,13 @@ class Paired:
 
 
 def _columns(
-    totals: Mapping[str, Total], questions: Sequence[str]
+    totals: Mapping[str, Total], questions: Sequence[str], corrected: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and seconds, one entry a question."""
-    rows = [(totals[question].tokens, totals[question].seconds) for question in questions]
+    """Tokens and times, one entry a question."""
+    rows = []
+    for question in questions:
+        total = totals[question]
+        rows.append((total.tokens, total.control_steps if corrected else total.seconds))
     table = np.array(rows, dtype=float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -115,10 +136,22 @@ def share(records: Sequence[Record], field: str) -> float:
 
 
 def speed_up(method: Mapping[str, Total], base: Mapping[str, Total]) -> SpeedUp:
-    """Paired on the questions both have."""
-    pair = Paired.of(method, base)
+    """Paired on the questions both have; corrected by the control where drift is seen."""
+    seen = drift(method, base)
+    is_corrected = seen is not None and seen.is_seen
+    timed = Paired.of(method, base)
+    pair = Paired.of(method, base, corrected=is_corrected)
     low, high = pair.interval()
-    return SpeedUp(pair.ratio(), low, high, float(pair.ratios().mean()), len(pair))
+    return SpeedUp(
+        ratio=pair.ratio(),
+        low=low,
+        high=high,
+        mean=float(pair.ratios().mean()),
+        questions=len(pair),
+        timed=timed.ratio() if is_corrected else None,
+        noise=seen.noise if seen else None,
+        load=seen.load if seen else None,
+    )
 
 
 def ratio_of_totals(

@@ -15,6 +15,7 @@ from evaluation.analysis.comparison import UNUSUAL, Comparison, MethodRuns
 from evaluation.analysis.curve import CostCurve
 from evaluation.analysis.metrics import SpeedUp
 from evaluation.analysis.redundancy import Redundancy, redundancy
+from evaluation.analysis.sameness import Sameness
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.records.runs import RunFile
 from evaluation.records.schema import Record
@@ -35,6 +36,8 @@ class StepResult:
     failed: int
     cut: int
     """Generations that ended at the token budget."""
+    is_in_turn: bool
+    """Were all questions put to the method and to vanilla in turn?"""
 
     @property
     def rest(self) -> float:
@@ -56,6 +59,12 @@ class SpeedResult:
     """None without a vanilla run of the same setting."""
     mat: float
     step: StepResult | None = None
+    same: Sameness | None = None
+    """How many of its texts are vanilla's; None where that is not known."""
+    verdict: PairVerdict | None = None
+    """The method and vanilla; None for vanilla itself, and without a vanilla run."""
+    doubt: str = ""
+    """Why its figures are not believed; empty where they are."""
 
     @property
     def cost(self) -> float | None:
@@ -75,6 +84,13 @@ class SpeedResult:
             "low": up and up.low,
             "high": up and up.high,
             "mean_ratio": up and up.mean,
+            "speed_up_as_timed": up and (up.timed or up.ratio),
+            "noise": up and up.noise,
+            "load": up and up.load,
+            "verdict": self.verdict and self.verdict.against_b,
+            "doubt": self.doubt,
+            "texts_as_vanilla": self.same and self.same.equal,
+            "texts_compared": self.same and self.same.compared,
             "mat": self.mat,
         }
         if step:
@@ -82,6 +98,7 @@ class SpeedResult:
             row["cost"] = self.cost
             row["draft"], row["verify"], row["rest"] = step.draft, step.verify, step.rest
             row["scope"], row["failed"], row["cut"] = step.scope, step.failed, step.cut
+            row["in_turn"] = step.is_in_turn
         return row
 
 
@@ -110,11 +127,15 @@ def speed_result(
             scope=method.all_records[0].memory_scope,
             failed=sum(record.failed for record in method.all_records),
             cut=sum(record.finish_reason == "length" for record in method.all_records),
+            is_in_turn=comparison.is_in_turn(method, questions),
         ),
+        same=comparison.sameness(method),
+        verdict=comparison.against_vanilla(method, questions),
+        doubt=comparison.doubt(method, questions),
     )
 
 
-def traced_speed_result(run: RunFile, base: RunFile) -> SpeedResult:
+def traced_speed_result(run: RunFile, base: RunFile | None) -> SpeedResult:
     """The same of a published trace, as far as it tells."""
     lengths: list[int] = []
     for question in run.traces:
@@ -127,7 +148,7 @@ def traced_speed_result(run: RunFile, base: RunFile) -> SpeedResult:
         files=(str(run.path),),
         questions=len(run.totals),
         tokens_per_second=metrics.speed(run.totals),
-        speed_up=metrics.speed_up(run.totals, base.totals),
+        speed_up=metrics.speed_up(run.totals, base.totals) if base else None,
         mat=sum(lengths) / len(lengths) if lengths else metrics.NAN,
     )
 

@@ -9,6 +9,7 @@ from math import comb
 from typing import Any
 
 from evaluation.analysis.metrics import NAN
+from evaluation.analysis.sameness import Sameness, sameness
 from evaluation.records.runs import RunFile
 from evaluation.records.schema import Record
 from evaluation.tasks.boxed import last_boxed
@@ -23,18 +24,6 @@ class Graded:
     """The text after the thinking; empty where the thinking never ended."""
     right: bool | None
     """None where the question has no reference answer."""
-
-
-@dataclass(frozen=True)
-class Sameness:
-    """How many of a run's texts are vanilla's, of those that both have."""
-
-    equal: int
-    compared: int
-
-    @property
-    def is_exact(self) -> bool:
-        return self.equal == self.compared > 0
 
 
 @dataclass(frozen=True)
@@ -89,14 +78,6 @@ def vote(graded: Sequence[Graded]) -> bool | None:
         return False
     winner = Counter(given).most_common(1)[0][0]
     return graded[boxes.index(winner)].right
-
-
-def sameness(run: RunFile, base: RunFile) -> Sameness:
-    """Compare every generation's tokens with those of the vanilla run."""
-    vanilla = {record.key: record.output_ids for record in base.records if not record.failed}
-    common = [r for r in run.records if not r.failed and r.key in vanilla]
-    equal = sum(record.output_ids == vanilla[record.key] for record in common)
-    return Sameness(equal, len(common))
 
 
 def score_result(run: RunFile, base: RunFile | None, graded: Sequence[Graded]) -> ScoreResult:

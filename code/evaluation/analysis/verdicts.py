@@ -6,13 +6,14 @@ text, so they are resampled together (a bootstrap clustered by question).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
+from evaluation.analysis.drift import drift
 from evaluation.analysis.metrics import NAN, Paired, speed
 from evaluation.records.totals import Total
 
@@ -20,7 +21,12 @@ FEWEST = 6
 """Questions for a verdict: of five all agree by chance in one case of sixteen."""
 
 Outcome = Literal[
-    "a faster", "b faster", "not distinguishable", "within the noise", "too few questions"
+    "a faster",
+    "b faster",
+    "not distinguishable",
+    "within the noise",
+    "too few questions",
+    "refused",
 ]
 
 
@@ -37,10 +43,15 @@ class PairVerdict:
     """The smallest difference these questions find, as a share; NaN for fewer than three."""
     questions: int
     noise: float = 1.0
-    """How far vanilla is from vanilla, as a ratio of at least 1."""
+    """How far vanilla is from vanilla, or the machine alone could bring equal methods, as a ratio
+    of at least 1."""
+    is_refused: bool = False
+    """Are the figures of one of the two not believed?"""
 
     @property
     def outcome(self) -> Outcome:
+        if self.is_refused:
+            return "refused"
         if self.questions < FEWEST:
             return "too few questions"
         if self.low <= 1 <= self.high:
@@ -48,6 +59,11 @@ class PairVerdict:
         if max(self.ratio, 1 / self.ratio) <= self.noise:
             return "within the noise"
         return "a faster" if self.low > 1 else "b faster"
+
+    @property
+    def against_b(self) -> str:
+        """The outcome for `a`, where `b` is what everything is compared with."""
+        return {"a faster": "faster", "b faster": "slower"}.get(self.outcome, self.outcome)
 
     @property
     def winner(self) -> str | None:
@@ -61,12 +77,15 @@ def compare(
     first: Mapping[str, Total],
     second: Mapping[str, Total],
     noise: float = 1.0,
+    is_refused: bool = False,
 ) -> PairVerdict:
     """Compare two methods on the questions both have."""
-    pair = Paired.of(first, second)
+    pair = Paired.fair(first, second)
     low, high = pair.interval()
     could_show = smallest_difference(pair)
-    return PairVerdict(a, b, pair.ratio(), low, high, could_show, len(pair), noise)
+    seen = drift(first, second)
+    noise = max(noise, 1 + seen.noise) if seen else noise
+    return PairVerdict(a, b, pair.ratio(), low, high, could_show, len(pair), noise, is_refused)
 
 
 def noise_floor(noise: Sequence[PairVerdict]) -> float:
@@ -88,20 +107,35 @@ def pooled(repeats: Sequence[Mapping[str, Total]]) -> dict[str, Total]:
     """Repeats of one run as one: tokens and seconds of the questions all of them have."""
     first, *others = repeats
     totals = {}
-    for question, total in first.items():
+    for question in first:
         if all(question in repeat for repeat in others):
-            tokens = total.tokens + sum(repeat[question].tokens for repeat in others)
-            seconds = total.seconds + sum(repeat[question].seconds for repeat in others)
-            totals[question] = Total(tokens, seconds)
+            totals[question] = _sum([repeat[question] for repeat in repeats])
     return totals
 
 
-def all_pairs(totals: Mapping[str, Mapping[str, Total]], noise: float = 1.0) -> list[PairVerdict]:
-    """Every pair of methods that shares a question, the faster first."""
+def _sum(parts: Sequence[Total]) -> Total:
+    known = [part.control_steps for part in parts if part.control_steps is not None]
+    return Total(
+        tokens=sum(part.tokens for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        control_steps=sum(known) if len(known) == len(parts) else None,
+    )
+
+
+def all_pairs(
+    totals: Mapping[str, Mapping[str, Total]],
+    noise: float = 1.0,
+    refused: Container[str] = (),
+) -> list[PairVerdict]:
+    """Every pair of methods that shares a question, the faster first.
+
+    `refused` are the methods whose figures are not believed.
+    """
     names = sorted(totals, key=lambda name: -speed(totals[name]))
     verdicts = []
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             if set(totals[a]) & set(totals[b]):
-                verdicts.append(compare(a, b, totals[a], totals[b], noise))
+                is_refused = a in refused or b in refused
+                verdicts.append(compare(a, b, totals[a], totals[b], noise, is_refused))
     return verdicts

@@ -174,17 +174,41 @@ def check_prompts(run: RunFile, base: RunFile) -> None:
         )
 
 
+def differences(run: RunFile, base: RunFile) -> list[str]:
+    """What keeps two runs' times from comparing, by name."""
+    differing = run.manifest.differing(base.manifest, MUST_AGREE)
+    if run.manifest.device != base.manifest.device:
+        differing.append("device")
+    if run.manifest.threads != base.manifest.threads:
+        differing.append("threads")
+    return differing
+
+
+def unlike(run: RunFile, base: RunFile) -> list[str]:
+    """What makes a method's file and vanilla's unlike, with both values; a file of several memory
+    scopes too."""
+    found = []
+    for name in ("paradigm", "temperature", "model"):
+        values = getattr(run.setting, name), getattr(base.setting, name)
+        if values[0] != values[1]:
+            found.append(f"{name} {values[0]} / {values[1]}")
+    for name in differences(run, base):
+        values = run.manifest.settings.get(name), base.manifest.settings.get(name)
+        found.append(f"{name} {values[0]} / {values[1]}" if values != (None, None) else name)
+    for file in (run, base):
+        scopes = sorted({record.memory_scope for record in file.records})
+        if len(scopes) > 1:
+            found.append(f"{file.path.name} mixes memory scopes {', '.join(scopes)}")
+    return found
+
+
 def note_differences(run: RunFile, base: RunFile, notices: list[str]) -> None:
     """Note what keeps two runs' times from comparing; different prompts are a UserError."""
     if not set(run.totals) & set(base.totals):
         notices.append(f"{run.path.name}: no finished question in common with {base.path.name} yet")
         return
     check_comparable(run, base)
-    differing = run.manifest.differing(base.manifest, MUST_AGREE)
-    if run.manifest.device != base.manifest.device:
-        differing.append("device")
-    if run.manifest.threads != base.manifest.threads:
-        differing.append("threads")
+    differing = differences(run, base)
     if differing:
         notices.append(
             f"{run.path.name} and {base.path.name} differ in {', '.join(differing)}:"

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from model.errors import UserError
 
-SCHEMA = 2
-ADDED: dict[int, tuple[str, ...]] = {2: ("reference_answer", "final_answer")}
+SCHEMA = 3
+ADDED: dict[int, tuple[str, ...]] = {
+    2: ("reference_answer", "final_answer"),
+    3: (
+        "in_turn",
+        "control_time",
+        "cpu_time",
+        "waited_time",
+        "other_load",
+        "gpu_clock",
+        "gpu_throttle",
+    ),
+}
 """Fields by the schema that brought them; append only, so that old files stay readable."""
 WOULD_COME_AGAIN = ("worker died", "context:")
 """How errors begin that would come again: a question that kills its workers, a prompt too long."""
@@ -69,6 +80,22 @@ class Record:
     final_answer: str | None = None
     """The text after the thinking (all of it in a family without one); None where the thinking
     never ended."""
+    in_turn: list[str] = field(default_factory=list)
+    """The methods this question was put to one after the other in one process, this one among
+    them; empty where the method ran alone."""
+    control_time: float | None = None
+    """Seconds of a vanilla step of fixed shape around this generation: how fast the machine was."""
+    cpu_time: float | None = None
+    """Processor seconds of the whole process."""
+    waited_time: float | None = None
+    """Seconds in which it could have run and had no core; None with several threads, on a GPU, and
+    where the system does not tell."""
+    other_load: float | None = None
+    """Cores that other processes kept busy, on average; None where the system does not tell."""
+    gpu_clock: int | None = None
+    """MHz of the GPU's multiprocessors at the end, where NVML tells."""
+    gpu_throttle: list[str] = field(default_factory=list)
+    """What held the GPU's clock down at the end, where NVML tells."""
     schema: int = SCHEMA
 
     @property
@@ -105,7 +132,7 @@ class Record:
 
 def field_names(schema: int) -> set[str]:
     """The fields of a record of this schema."""
-    names = {field.name for field in fields(Record)}
+    names = {known.name for known in fields(Record)}
     for since, added in ADDED.items():
         if since > schema:
             names -= set(added)
@@ -139,7 +166,7 @@ _LISTS = ("output_ids", "accept_lengths", "draft_lengths", "draft_source")
 def parse_record(data: dict[str, Any], where: str) -> Record:
     """A record from its JSON object; `where` names file and line for the UserError it may raise."""
     schema = data.get("schema")
-    if schema not in (1, SCHEMA):
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise UserError(
             f"{where}: record schema {schema!r} is unknown; this version reads schemas 1 to"
             f" {SCHEMA}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evaluation.records.schema import Record
@@ -15,6 +14,9 @@ class Total:
 
     tokens: int
     seconds: float
+    control_steps: float | None = None
+    """The same time in control steps: vanilla steps of fixed shape as they took at that time. None
+    where they are not known."""
 
 
 def finished(records: Iterable[Record]) -> list[Record]:
@@ -22,19 +24,35 @@ def finished(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if not record.failed]
 
 
+def control_steps(record: Record) -> float | None:
+    """A generation's time in control steps; None where no control was recorded.
+
+    Where it is known how long the generation waited for a core, that is taken off: the control's
+    step was timed without such waits too.
+    """
+    if not record.control_time:
+        return None
+    ran = record.seconds - (record.waited_time or 0.0)
+    return ran / record.control_time
+
+
 def by_question(records: Iterable[Record]) -> dict[str, Total]:
     """Totals of every question all of whose generations have numbers."""
-    tokens: Counter[str] = Counter()
-    seconds: dict[str, float] = {}
-    incomplete = set()
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        question = record.question_id
-        if record.failed:
-            incomplete.add(question)
-        tokens[question] += record.tokens
-        seconds[question] = seconds.get(question, 0.0) + record.seconds
+        groups.setdefault(record.question_id, []).append(record)
     totals = {}
-    for question in tokens:
-        if question not in incomplete:
-            totals[question] = Total(tokens[question], seconds[question])
+    for question, group in groups.items():
+        if not any(record.failed for record in group):
+            totals[question] = _total(group)
     return totals
+
+
+def _total(records: Sequence[Record]) -> Total:
+    steps = [control_steps(record) for record in records]
+    known = [count for count in steps if count is not None]
+    return Total(
+        tokens=sum(record.tokens for record in records),
+        seconds=sum(record.seconds for record in records),
+        control_steps=sum(known) if len(known) == len(steps) else None,
+    )

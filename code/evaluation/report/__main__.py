@@ -164,6 +164,8 @@ def main() -> int:
                 f"{result.title}: redundancy is that of the first"
                 f" {result.redundancy.questions} questions"
             )
+        speeds = [method.speed for method in result.methods]
+        notices += [f"{result.title}: {line}" for line in tables.doubts(speeds)]
     drawn = draw(results, read_accuracy(comparisons, notices), out, notices)
     traces = viewer.build(comparisons, notices)
     tabulated = {result.title: tables.of_setting(result) for result in results}

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from evaluation.analysis import redundancy as redundant
 from evaluation.analysis.acceptance import Tally
 from evaluation.analysis.curve import CostCurve
+from evaluation.analysis.metrics import SpeedUp
 from evaluation.analysis.redundancy import Redundancy
 from evaluation.analysis.results import PHASES, MethodResult, SettingResult, SpeedResult
-from evaluation.analysis.scoring import Sameness, ScoreResult
+from evaluation.analysis.sameness import Sameness
+from evaluation.analysis.scoring import ScoreResult
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
@@ -19,7 +21,10 @@ SPEED_HEADER = (
     "n",
     "tokens/s",
     "speed-up [95 %]",
-    "mean",
+    "as timed",
+    "noise",
+    "verdict",
+    "texts",
     "MAT",
     "drafted",
     "cost (steps)",
@@ -27,6 +32,7 @@ SPEED_HEADER = (
     "verify",
     "rest",
     "scope",
+    "timed",
     "failed",
     "cut",
 )
@@ -60,7 +66,10 @@ def _speed_row(result: SpeedResult) -> list[str]:
         str(result.questions),
         number(result.tokens_per_second, 1),
         with_interval(up),
-        number(up.mean if up else None),
+        as_timed(up),
+        noise(up),
+        against_vanilla(result),
+        sameness(result.same),
         number(result.mat),
     ]
     if step is None:
@@ -73,9 +82,36 @@ def _speed_row(result: SpeedResult) -> list[str]:
         percent(step.verify),
         percent(step.rest),
         step.scope,
+        "in turn" if step.is_in_turn else "alone",
         str(step.failed),
         str(step.cut),
     ]
+
+
+def as_timed(up: SpeedUp | None) -> str:
+    """The speed-up without correction, where there was one."""
+    return number(up.timed if up else None)
+
+
+def noise(up: SpeedUp | None) -> str:
+    """The noise floor; a dash where no control was recorded."""
+    return UNKNOWN if up is None or up.noise is None else f"{100 * up.noise:.1f} %"
+
+
+def against_vanilla(result: SpeedResult) -> str:
+    """The verdict of the method against vanilla."""
+    if result.doubt:
+        return "refused"
+    return result.verdict.against_b if result.verdict else UNKNOWN
+
+
+def doubts(results: Iterable[SpeedResult]) -> list[str]:
+    """A line for every row whose figures are not believed."""
+    lines = []
+    for result in results:
+        if result.doubt:
+            lines.append(f"{result.method}: no verdict: {result.doubt}")
+    return lines
 
 
 def scores(title: str, results: Iterable[ScoreResult]) -> Table:
@@ -93,7 +129,7 @@ def _score_row(result: ScoreResult) -> list[str]:
         result.method,
         str(result.n),
         percent(result.accuracy),
-        _sameness(result.same_as_vanilla),
+        sameness(result.same_as_vanilla),
         _several(result.rounds),
         _several(result.samples),
         passed,
@@ -106,11 +142,11 @@ def _score_row(result: ScoreResult) -> list[str]:
     ]
 
 
-def _sameness(same: Sameness | None) -> str:
+def sameness(same: Sameness | None) -> str:
     """`exact`, or `7 of 8` texts; a dash without a vanilla run."""
-    if same is None:
+    if same is None or not same.compared:
         return UNKNOWN
-    return "exact" if same.is_exact else f"{same.equal} of {same.compared}"
+    return "exact" if same.is_exact else f"NOT EXACT: {same.equal} of {same.compared}"
 
 
 def _several(shares: Mapping[int, float]) -> str:
@@ -182,7 +218,11 @@ def speed_and_cost(result: SettingResult) -> Table:
         "repeats",
         "tokens/s",
         "speed-up [95 %]",
+        "as timed",
         "mean of ratios",
+        "noise",
+        "verdict",
+        "texts",
         "MAT (tokens/step)",
         "drafted (nodes/step)",
         "cost (vanilla steps)",
@@ -201,7 +241,11 @@ def _speed_and_cost_row(method: MethodResult) -> list[str]:
         str(method.repeats),
         number(result.tokens_per_second, 1),
         with_interval(result.speed_up),
+        as_timed(result.speed_up),
         number(result.speed_up.mean if result.speed_up else None),
+        noise(result.speed_up),
+        against_vanilla(result),
+        sameness(result.same),
         number(result.mat),
         number(step.drafted if step else None, 1),
         number(result.cost),

@@ -5,15 +5,18 @@ Below both the command line and the pool's workers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from evaluation import paradigms, tasks
+from evaluation.running.control import Control
 from evaluation.running.runner import Runner, text_positions
 from evaluation.running.spec import ModelSpec, QuestionsSpec, RunSpec
 from evaluation.tasks import Question
 from model import checkpoint, methods
+from model.checkpoint import Loaded
 from model.errors import UserError
 
 PROMPT_POSITIONS = 1024
@@ -64,13 +67,55 @@ def build_run(spec: RunSpec, questions: list[Question]) -> Runner:
 
     Raises UserError for whatever does not fit.
     """
-    paradigm = paradigms.load(spec.paradigm.name)
-    model = resolved_model(spec.model)
+    return build_runs([spec], questions)[0]
+
+
+def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runner]:
+    """The same for several methods that share one target, which is loaded once.
+
+    The specifications differ in their methods and records files alone.
+    """
+    model = resolved_model(specs[0].model)
+    loaded = load_target(replace(specs[0], model=model))
+    control = Control(loaded.model)
+    runners, held = [], []
+    for spec in specs:
+        before = held_memory(loaded.model.device)
+        drafter = methods.build(spec.method.name, loaded.model, spec.method.configs)
+        if spec.method.memory_scope:
+            drafter.remember(spec.method.memory_scope)
+        method = replace(spec.method, memory_scope=drafter.scope)
+        resolved = replace(spec, model=model, method=method)
+        paradigm = paradigms.load(spec.paradigm.name)
+        runners.append(Runner(resolved, loaded, drafter, paradigm, control))
+        held.append(held_memory(loaded.model.device) - before)
+    runners[0].check(questions)
+    longest = runners[0].longest_prompt(questions)
+    # one cache for all, made once: a larger one would mean new graphs
+    loaded.model.reserve(max(runner.rows(longest) for runner in runners))
+    for i, runner in enumerate(runners):
+        before = held_memory(loaded.model.device)
+        runner.prepare(longest)
+        held[i] += held_memory(loaded.model.device) - before
+    control.step_time()
+    # the engine in use is known once its graphs are made
+    in_use = replace(model, engine=loaded.model.engine)
+    total = sum(held)
+    ready = []
+    for runner, own in zip(runners, held, strict=True):
+        spec = replace(runner.spec, model=in_use)
+        ready.append(replace(runner, spec=spec, held_by_others=total - own))
+    return ready
+
+
+def load_target(spec: RunSpec) -> Loaded:
+    """The target of a specification whose model is resolved."""
+    model = spec.model
     assert model.device is not None
     device_map = model.device_map
     if spec.workers.gpus_per_model > 1 and model.device.startswith("cuda"):
         device_map = device_map or "auto"
-    loaded = checkpoint.load(
+    return checkpoint.load(
         model.path,
         dtype=model.dtype,
         device=model.device,
@@ -79,14 +124,8 @@ def build_run(spec: RunSpec, questions: list[Question]) -> Runner:
         positions=text_positions(spec.generation.max_new_tokens) + PROMPT_POSITIONS,
         engine=model.engine,
     )
-    drafter = methods.build(spec.method.name, loaded.model, spec.method.configs)
-    if spec.method.memory_scope:
-        drafter.remember(spec.method.memory_scope)
-    method = replace(spec.method, memory_scope=drafter.scope)
-    resolved = replace(spec, model=model, method=method)
-    runner = Runner(resolved, loaded, drafter, paradigm)
-    runner.check(questions)
-    runner.prepare(questions)
-    # the engine in use is known once its graphs are made
-    in_use = replace(model, engine=loaded.model.engine)
-    return replace(runner, spec=replace(resolved, model=in_use))
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes allocated on the accelerator; 0 on a CPU, where nobody counts them."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

@@ -63,7 +63,19 @@ def parse(argv: Sequence[str], method: str | None = None, suffix: str = "") -> R
         known = ", ".join(methods.names())
         raise UserError(f"which method? give --method NAME, one of: {known}")
     name = METHOD_ALIASES.get(chosen.method, chosen.method)
-    args = launcher_parser(name).parse_args(rest)
+    names = (name,) if name else ()
+    args = launcher_parser(names).parse_args(rest)
+    note_unused(args)
+    return spec_of(name, args, **_fields_of(suffix, args))
+
+
+def _fields_of(suffix: str, args: argparse.Namespace) -> dict[str, str]:
+    """The launcher's suffix of a run's name, its fields filled in."""
+    return {"suffix": suffix.format(**vars(args))} if suffix else {}
+
+
+def note_unused(args: argparse.Namespace) -> None:
+    """Say which published flags have no effect."""
     unused = dict.fromkeys(getattr(args, "unused_flags", []))
     if unused:
         verb = "has" if len(unused) == 1 else "have"
@@ -71,28 +83,32 @@ def parse(argv: Sequence[str], method: str | None = None, suffix: str = "") -> R
             f"note: {', '.join(unused)} {verb} no effect: accepted for old command lines",
             file=sys.stderr,
         )
-    return _spec(name, args, suffix)
 
 
-def launcher_parser(method: str | None) -> Parser:
-    """The flags every launcher has, with the options of `method` and of all paradigms."""
+def launcher_parser(names: tuple[str, ...], description: str = "") -> Parser:
+    """The flags every launcher has, with the options of these methods and of all paradigms."""
+    method = names[0] if len(names) == 1 else None
+    what = description or (
+        f"Run {method or 'a method'} over a benchmark's questions and record every generation."
+    )
     parser = Parser(
-        description=f"Run {method or 'a method'} over a benchmark's questions"
-        " and record every generation.",
+        description=what,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    known = ", ".join(methods.names())
-    parser.add_argument("--method", default=method, help=f"one of {known}, sam[METHOD]")
+    if len(names) < 2:
+        known = ", ".join(methods.names())
+        help = f"one of {known}, sam[METHOD]; for several see --methods"
+        parser.add_argument("--method", default=method, help=help)
     add_model_flags(parser.add_argument_group("model"))
     _add_question_flags(parser.add_argument_group("questions"))
     _add_generation_flags(parser.add_argument_group("generation"))
     _add_paradigm_flags(parser.add_argument_group("paradigm"))
     _add_drafting_flags(parser.add_argument_group("drafting"))
     _add_output_flags(parser.add_argument_group("records"))
-    if method:
-        options = parser.add_argument_group(f"options of {method}")
-        add_options(options, methods.config_types(method))
+    if names:
+        types = [kind for name in names for kind in methods.config_types(name)]
+        add_options(parser.add_argument_group(f"options of {', '.join(names)}"), types)
     _add_worker_flags(parser.add_argument_group("several workers (Ray)"))
     _add_published_flags(parser.add_argument_group("accepted for old command lines"), method)
     return parser
@@ -247,11 +263,21 @@ def model_spec(args: argparse.Namespace) -> ModelSpec:
     )
 
 
-def _spec(method: str, args: argparse.Namespace, suffix: str) -> RunSpec:
+def spec_of(
+    name: str, args: argparse.Namespace, suffix: str = "", method: str | None = None
+) -> RunSpec:
+    """The specification of parsed flags; `method` takes the place of {method} in names.
+
+    `suffix` is appended to a given --model-id.
+    """
     paradigm = chosen_paradigm(args)
-    model_id = f"{Path(args.model_path).name}-{method}-temperature-{args.temperature:g}"
+    model_id = f"{Path(args.model_path).name}-{name}-temperature-{args.temperature:g}"
     if args.model_id:
-        model_id = args.model_id + suffix.format(**vars(args))
+        model_id = args.model_id + suffix
+    answer_file = args.answer_file
+    if method:
+        model_id = model_id.replace("{method}", method)
+        answer_file = answer_file and answer_file.replace("{method}", method)
     return RunSpec(
         model=model_spec(args),
         questions=QuestionsSpec(
@@ -262,8 +288,8 @@ def _spec(method: str, args: argparse.Namespace, suffix: str) -> RunSpec:
             end=args.question_end,
         ),
         method=MethodSpec(
-            name=method,
-            configs=method_configs(method, args),
+            name=name,
+            configs=method_configs(name, args),
             memory_scope=args.memory_scope,
             max_nodes=args.max_nodes,
         ),
@@ -287,7 +313,7 @@ def _spec(method: str, args: argparse.Namespace, suffix: str) -> RunSpec:
             gpus_per_model=args.num_gpus_per_model,
             ray_address=args.ray_address,
         ),
-        answer_file=args.answer_file,
+        answer_file=answer_file,
         warmup=args.warmup,
     )
 

@@ -1,53 +1,136 @@
-"""The one loop over questions: warm up, forget what that taught, answer what is not done."""
+"""The one loop over questions: warm up, forget what that taught, answer what is not done.
+
+Several methods take turns: each question is put to all of them, seconds apart, and who begins
+changes from question to question. So a machine that gets slower or faster meanwhile does so for all
+of them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
-from evaluation.running.build import build_run, load_questions
+from evaluation.running.build import build_runs, load_questions
 from evaluation.running.progress import Progress
-from evaluation.running.resuming import remaining, resumable
-from evaluation.running.runner import Runner
+from evaluation.running.resuming import remaining, report_failures, resumable
+from evaluation.running.runner import Listener, Prefixed, Runner
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec
 from evaluation.tasks import Question
 
+Item = TypeVar("Item")
 
-def run(spec: RunSpec, argv: list[str]) -> int:
-    """The whole run in this process, or spread over workers where the specification says so.
 
-    `argv` goes into the manifest. Returns the exit code.
+@dataclass(frozen=True)
+class Turn:
+    """One method's part of the loop: who answers, and where its records go."""
+
+    runner: Runner
+    writer: RecordWriter
+
+    @property
+    def method(self) -> str:
+        return self.runner.spec.method.name
+
+
+def run(specs: Sequence[RunSpec], argv: list[str]) -> int:
+    """The whole run in this process, or spread over workers where the specifications say so.
+
+    Several specifications differ in their methods and records files alone. `argv` goes into the
+    manifests. Returns the exit code: 3 where a generation has failed.
     """
-    questions = load_questions(spec.questions)
-    if spec.workers.is_pool:
+    questions = load_questions(specs[0].questions)
+    if specs[0].workers.is_pool:
         from evaluation.running.pool import run_pool
 
-        return run_pool(spec, argv, questions)
-    runner = build_run(spec, questions)
-    written = manifest.build(runner, argv, questions)
-    with RecordWriter(spec.path, written, runner.generations) as writer:
-        left = remaining(questions, writer)
-        progress = Progress(spec.label, len(questions), len(questions) - len(left))
+        return run_pool(specs, argv, questions)
+    runners = build_runs(specs, questions)
+    with contextlib.ExitStack() as files:
+        turns = []
+        for runner in runners:
+            written = manifest.build(runner, argv, questions)
+            writer = RecordWriter(runner.spec.path, written, runner.generations)
+            turns.append(Turn(runner, files.enter_context(writer)))
+        left = sum(len(remaining(questions, turn.writer)) for turn in turns)
+        total = len(questions) * len(turns)
+        progress = Progress(label(specs), total, total - left)
         try:
             with resumable():
-                run_questions(runner, left, writer, progress)
+                run_questions(turns, questions, progress)
         finally:
             progress.close()
-    print(f"records: {spec.path}")
-    return 0
+    for spec in specs:
+        print(f"records: {spec.path}")
+    return report_failures([turn.writer for turn in turns])
 
 
-def run_questions(
-    runner: Runner, questions: list[Question], writer: RecordWriter, progress: Progress
-) -> None:
-    """Answer these questions, each written as soon as it is answered."""
-    if questions:
-        runner.warm_up(questions[0], progress)
-    sharing = Sharing(runner.loaded.model.device)
+def label(specs: Sequence[RunSpec]) -> str:
+    """What the progress line calls the run."""
+    if len(specs) == 1:
+        return specs[0].label
+    return specs[0].label.replace(specs[0].method.name, f"{len(specs)} methods", 1)
+
+
+def run_questions(turns: Sequence[Turn], questions: list[Question], progress: Progress) -> None:
+    """Answer what is left of these questions, each written as soon as it is answered."""
+    for turn in turns:
+        if left := waiting(turn, questions):
+            turn.runner.warm_up(left[0], listener(turn.runner, progress))
+    sharing = Sharing(turns[0].runner.loaded.model.device)
     try:
-        for question in questions:
-            records = runner.answer(question, progress)
-            writer.append(sharing.mark(records))
-            progress.question_done()
+        for number, question in enumerate(questions):
+            collect_garbage()
+            asked = [turn for turn in turns if question.id not in turn.writer.done]
+            methods = tuple(turn.method for turn in asked)
+            for turn in rotated(asked, number):
+                records = answer(turn.runner, question, methods, progress)
+                turn.writer.append(sharing.mark(records))
+                progress.question_done()
     finally:
         sharing.close()
+        gc.unfreeze()
+
+
+def waiting(turn: Turn, questions: list[Question]) -> list[Question]:
+    """The questions a method has not answered."""
+    return [question for question in questions if question.id not in turn.writer.done]
+
+
+def rotated(items: Sequence[Item], number: int) -> list[Item]:
+    """The items in order, beginning with another one each time."""
+    if not items:
+        return []
+    first = number % len(items)
+    return [*items[first:], *items[:first]]
+
+
+def answer(
+    runner: Runner, question: Question, methods: tuple[str, ...], listen: Listener
+) -> list[Record]:
+    """One method's records of a question that these methods are asked in turn."""
+    in_turn = methods if len(methods) > 1 else ()
+    asked = replace(runner, spec=replace(runner.spec, in_turn=in_turn))
+    gc.freeze()
+    return asked.answer(question, listener(runner, listen))
+
+
+def listener(runner: Runner, listen: Listener) -> Listener:
+    """Says which method is at work."""
+    return Prefixed(listen, f"{runner.spec.method.name} ")
+
+
+def collect_garbage() -> None:
+    """Collect what is garbage now.
+
+    What lives on is then frozen: Python's collector walks over all other objects, and what one
+    method remembers would slow down the rest.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -1,7 +1,8 @@
-"""The matrix of runs: every method under every paradigm and temperature, one command each.
+"""The matrix of runs: every method under every paradigm and temperature.
 
-Methods run one after another, or beside each other, each on a GPU of its own. Where two runs share
-a GPU, or a CPU, their records say so, and their times do not compare.
+One command a setting runs its methods in turn. Or every method has a command of its own: one after
+another, or beside each other, each on a GPU of its own. Where two runs share a GPU, or a CPU, their
+records say so, and their times do not compare.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evaluation.running.resuming import SOME_FAILED
 from evaluation.running.spec import answer_path
 
 POLL_SECONDS = 0.2
+GOES_ON = (0, SOME_FAILED)
+"""Exit codes of runs that went through."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Matrix:
     """A method's own."""
     flags: Sequence[str]
     """Of every run."""
+    alone: bool = False
+    """A command for every method, instead of one for all methods of a setting?"""
 
     @property
     def leaves_out_samples(self) -> bool:
@@ -43,25 +49,44 @@ class Matrix:
         return is_greedy and "best_of_n" in self.paradigms
 
     def commands(self) -> Iterator[list[str]]:
-        """One launcher a run. Finished work is skipped by the launcher itself."""
+        """The launchers. Finished work is skipped by the launcher itself."""
         for paradigm in self.paradigms:
             for temperature in self.temperatures:
                 if paradigm == "best_of_n" and float(temperature) == 0:
                     continue
+                if not self.alone and len(self.methods) > 1:
+                    yield self._in_turn(paradigm, temperature)
+                    continue
                 for method in self.methods:
-                    yield self._command(method, paradigm, temperature)
+                    own = ["--method", method], self.method_flags.get(method, ())
+                    yield self._command(method, paradigm, temperature, *own)
 
-    def _command(self, method: str, paradigm: str, temperature: str) -> list[str]:
+    def _in_turn(self, paradigm: str, temperature: str) -> list[str]:
+        flags = []
+        for method, own in self.method_flags.items():
+            if method in self.methods:
+                flags += ["--for", method, shlex.join(own)]
+        chosen = ["--methods", *self.methods]
+        return self._command("{method}", paradigm, temperature, chosen, flags)
+
+    def _command(
+        self,
+        method: str,
+        paradigm: str,
+        temperature: str,
+        chosen: Sequence[str],
+        own_flags: Sequence[str],
+    ) -> list[str]:
         run = f"{self.model_name}-{method}-temperature-{temperature}"
         return [
             *(sys.executable, "-m", "evaluation.inference"),
-            *("--method", method),
+            *chosen,
             *("--model-path", self.model_path),
             *("--model-id", run),
             *("--paradigm", paradigm),
             *("--temperature", temperature),
             *("--answer-file", str(answer_path(self.out, paradigm, run))),
-            *self.method_flags.get(method, ()),
+            *own_flags,
             *self.flags,
         ]
 
@@ -94,13 +119,17 @@ def run_matrix(matrix: Matrix, beside: Sequence[str] = (), dry_run: bool = False
             show(command)
         return 0
     code = _run_beside(runs, beside) if beside else _run_in_turn(runs)
-    if code:
+    if code not in GOES_ON:
         return code
-    return _run_in_turn(matrix.summaries())
+    return _run_in_turn(matrix.summaries()) or code
 
 
 def _run_in_turn(commands: Sequence[Sequence[str]]) -> int:
-    """One after another, up to the first that fails; returns its exit code."""
+    """One after another, up to the first that breaks off; returns its exit code.
+
+    A run that went through with failed generations does not stop the others.
+    """
+    result = 0
     for command in commands:
         process = subprocess.Popen(command)
         try:
@@ -108,9 +137,10 @@ def _run_in_turn(commands: Sequence[Sequence[str]]) -> int:
         except KeyboardInterrupt:
             process.wait()  # Ctrl-C reaches the run too; it ends by itself and loses nothing
             raise
-        if code:
+        if code not in GOES_ON:
             return code
-    return 0
+        result = result or code
+    return result
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """The loop spread over workers by Ray: GPUs of a machine, CPU processes, or a whole cluster.
 
 Every worker loads the model once and takes questions from the queue as it becomes free. All
-generations of a question stay on one worker, because drafters remember within a question; the
-driver is the single writer. A question whose worker dies goes to another, at most twice, and is
-then recorded as failed.
+generations of a question stay on one worker, because drafters remember within a question, and so do
+all methods that take turns, because their times are compared; the driver is the single writer. A
+question whose worker dies goes to another, at most twice and each method by itself, and is then
+recorded as failed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import contextlib
 import math
 import os
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from evaluation.records.manifest import Manifest
 from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
-from evaluation.running.build import build_run
+from evaluation.running.build import build_runs
+from evaluation.running.loop import answer, collect_garbage, listener, rotated
 from evaluation.running.progress import PoolProgress, Status
-from evaluation.running.resuming import remaining, resumable
+from evaluation.running.resuming import remaining, report_failures, resumable
 from evaluation.running.runner import Runner, failed_records
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec, WorkersSpec
@@ -45,6 +48,8 @@ START_SECONDS = 600
 """Loading a large model from a slow disk."""
 STATUS_SECONDS = 0.2
 """How long workers have to say what they are at."""
+Writers = dict[str, RecordWriter]
+"""By method."""
 NO_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory")
 
 
@@ -68,7 +73,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What the first worker that is ready says of the run."""
+    """What the first worker that is ready says of one method's run."""
 
     spec: RunSpec
     """Resolved."""
@@ -80,33 +85,43 @@ class RunDescription:
 class Worker:
     """One copy of the model in a process of its own. Runs as a Ray actor."""
 
-    def __init__(self, spec: RunSpec, is_oversubscribed: bool, group: int) -> None:
-        self._spec = spec
+    def __init__(self, specs: list[RunSpec], is_oversubscribed: bool, group: int) -> None:
+        self._specs = specs
         self._is_oversubscribed, self._group = is_oversubscribed, group
         self._status = Status()
         self._status_text = ""
         self._seconds = 0.0
-        self._runner: Runner
+        self._runners: dict[str, Runner]
         self._sharing: Sharing
 
-    def describe(self, argv: list[str], questions: list[Question]) -> RunDescription | UserError:
+    def describe(
+        self, argv: list[str], questions: list[Question]
+    ) -> list[RunDescription] | UserError:
         """Load, check the questions, warm up."""
         try:
-            self._runner = build_run(self._spec, questions)
+            runners = build_runs(self._specs, questions)
         except UserError as error:
             return error
-        device = self._runner.loaded.model.device
+        self._runners = {runner.spec.method.name: runner for runner in runners}
+        device = runners[0].loaded.model.device
         self._sharing = Sharing(device, self._is_oversubscribed, self._group)
-        self._runner.warm_up(questions[0], self)
-        written = manifest.build(self._runner, argv, questions)
-        return RunDescription(self._runner.spec, written, self._runner.generations)
+        described = []
+        for runner in runners:
+            runner.warm_up(questions[0], listener(runner, self))
+            written = manifest.build(runner, argv, questions)
+            described.append(RunDescription(runner.spec, written, runner.generations))
+        return described
 
-    def answer(self, question: Question) -> list[Record]:
-        """All records of a question."""
+    def answer(self, question: Question, methods: tuple[str, ...]) -> list[list[Record]]:
+        """All records of a question, for each of the methods in turn."""
         begun = time.perf_counter()
-        records = self._sharing.mark(self._runner.answer(question, self))
+        collect_garbage()
+        answers = []
+        for method in methods:
+            records = answer(self._runners[method], question, methods, self)
+            answers.append(self._sharing.mark(records))
         self._seconds += time.perf_counter() - begun
-        return records
+        return answers
 
     def seconds(self) -> float:
         """Spent answering so far."""
@@ -124,18 +139,30 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A question, and the methods it is put to in turn."""
+
+    question: Question
+    methods: tuple[str, ...]
+
+    def split(self) -> list[Job]:
+        """Each method by itself: one that kills its worker does not take the others along."""
+        return [Job(self.question, (method,)) for method in self.methods]
+
+
+@dataclass(frozen=True)
 class Busy:
-    """A worker and the question it answers."""
+    """A worker and what it answers."""
 
     worker: Any
-    question: Question
+    job: Job
 
 
 @dataclass
 class Pool:
     """The driver's side: starting, idle and busy workers, and the questions still to answer."""
 
-    spec: RunSpec
+    specs: list[RunSpec]
     argv: list[str]
     questions: list[Question]
     placement: Placement
@@ -145,19 +172,20 @@ class Pool:
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, Busy] = field(default_factory=dict)
     """By the future of `answer`."""
-    tries: dict[str, int] = field(default_factory=dict)
-    """How often a question was given to a worker."""
-    described: RunDescription | None = None
+    tries: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often a worker was given a question, by question and method."""
+    described: list[RunDescription] = field(default_factory=list)
+    """One a method, once a worker is ready."""
 
     def start_worker(self) -> None:
         plan, cores = self.placement, os.cpu_count() or 1
-        threads = self.spec.model.threads or 1
+        threads = self.specs[0].model.threads or 1
         share_cores = not plan.gpus and plan.workers * threads > cores
         share_gpu = 0 < plan.gpus < 1
         actor: Any = ray.remote(self.worker)
         # of two calls at a time one may ask for the status while the other answers
         placed = actor.options(max_concurrency=2, num_cpus=1, num_gpus=plan.gpus)
-        worker = placed.remote(self.spec, share_cores or share_gpu, os.getpid())
+        worker = placed.remote(self.specs, share_cores or share_gpu, os.getpid())
         self.starting[worker.describe.remote(self.argv, self.questions)] = worker
 
     def collect_started(self, seconds: float) -> str:
@@ -182,12 +210,12 @@ class Pool:
             self.idle.append(worker)
         return reason
 
-    def first_ready(self) -> RunDescription:
+    def first_ready(self) -> list[RunDescription]:
         """Wait for one worker."""
         deadline, reason = time.time() + START_SECONDS, ""
-        while self.described is None:
+        while not self.described:
             reason = self.collect_started(1.0) or reason
-            if not self.starting and self.described is None:
+            if not self.starting and not self.described:
                 raise UserError(f"no worker could start: {reason}")
             if time.time() > deadline:
                 raise UserError(
@@ -196,7 +224,7 @@ class Pool:
                 )
         return self.described
 
-    def run(self, todo: list[Question], writer: RecordWriter, progress: PoolProgress) -> None:
+    def run(self, todo: list[Job], writers: Writers, progress: PoolProgress) -> None:
         """Hand out questions until all are answered or given up."""
         pending = deque(todo)
         while pending or self.busy:
@@ -206,7 +234,7 @@ class Pool:
             if self.busy:
                 done, _ = ray.wait(list(self.busy), timeout=0.5)
             for future in done:
-                self._finish_question(future, pending, writer, progress)
+                self._finish_question(future, pending, writers, progress)
                 self._hand_out(pending)
             if not self.busy and not self.idle:
                 if not self.starting:
@@ -239,60 +267,66 @@ class Pool:
                 statuses.append(ray.get(future))
         return statuses
 
-    def _hand_out(self, pending: deque[Question]) -> None:
+    def _hand_out(self, pending: deque[Job]) -> None:
         """A question for every idle worker."""
         while pending and self.idle:
-            worker, question = self.idle.pop(), pending.popleft()
-            self.tries[question.id] = self.tries.get(question.id, 0) + 1
-            self.busy[worker.answer.remote(question)] = Busy(worker, question)
+            worker, job = self.idle.pop(), pending.popleft()
+            self.tries.update((job.question.id, method) for method in job.methods)
+            self.busy[worker.answer.remote(job.question, job.methods)] = Busy(worker, job)
 
     def _finish_question(
         self,
         future: Any,
-        pending: deque[Question],
-        writer: RecordWriter,
+        pending: deque[Job],
+        writers: Writers,
         progress: PoolProgress,
     ) -> None:
         """Write a question's records, or see to a worker that died on it."""
         busy = self.busy.pop(future)
         try:
-            records = ray.get(future)
+            answers = ray.get(future)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
         except RayError as error:  # the worker, its memory or its node is gone, or the answer
             reason = " ".join(str(error).split())[:300]
-            self._replace_worker(busy.question, f"worker died: {reason}", pending, writer, progress)
+            self._replace_worker(busy.job, f"worker died: {reason}", pending, writers, progress)
             return
-        if reason := _out_of_memory(records):
-            ray.kill(busy.worker)  # what fragmented its memory goes with it
-            self._replace_worker(busy.question, f"worker died: {reason}", pending, writer, progress)
-            return
+        for records in answers:
+            if reason := _out_of_memory(records):
+                ray.kill(busy.worker)  # what fragmented its memory goes with it
+                self._replace_worker(busy.job, f"worker died: {reason}", pending, writers, progress)
+                return
         self.idle.append(busy.worker)
-        writer.append(records)
-        progress.question_done(records)
+        for method, records in zip(busy.job.methods, answers, strict=True):
+            writers[method].append(records)
+            progress.question_done(records)
 
     def _replace_worker(
         self,
-        question: Question,
+        job: Job,
         reason: str,
-        pending: deque[Question],
-        writer: RecordWriter,
+        pending: deque[Job],
+        writers: Writers,
         progress: PoolProgress,
     ) -> None:
         """A worker is gone: start another, and try its question again or record it as failed."""
         self.start_worker()
-        if self.tries[question.id] < TRIES:
-            progress.say(f"question {question.id}: {reason[:100]}; it goes to another")
-            pending.append(question)
-            return
-        progress.say(f"question {question.id}: {TRIES} workers died on it; recorded as failed")
-        assert self.described is not None
-        spec = self.described.spec
-        paradigm = paradigms.load(spec.paradigm.name)
-        writer.append(failed_records(spec, paradigm, question, reason))
-        progress.question_done([])
+        question = job.question
+        for single in job.split():
+            (method,) = single.methods
+            if self.tries[question.id, method] < TRIES:
+                progress.say(f"question {question.id}, {method}: {reason[:100]}; tried again")
+                pending.append(single)
+                continue
+            progress.say(
+                f"question {question.id}, {method}: {TRIES} workers died on it; recorded as failed"
+            )
+            spec = next(d.spec for d in self.described if d.spec.method.name == method)
+            paradigm = paradigms.load(spec.paradigm.name)
+            writers[method].append(failed_records(spec, paradigm, question, reason))
+            progress.question_done([])
 
 
 def _out_of_memory(records: list[Record]) -> str:
@@ -342,42 +376,64 @@ def connect(plan: Placement) -> Placement:
     return replace(plan, workers=max(1, int(resources.get("CPU", 1))), gpus=0)
 
 
-def run_pool(spec: RunSpec, argv: list[str], questions: list[Question]) -> int:
+def run_pool(specs: Items[RunSpec], argv: list[str], questions: list[Question]) -> int:
     """The whole run over workers; returns the exit code."""
-    plan = Placement.of(spec.workers)
-    if not plan.gpus and not spec.model.threads:
-        spec = replace(spec, model=replace(spec.model, threads=1))
+    first = specs[0]
+    plan = Placement.of(first.workers)
+    model = first.model
+    if not plan.gpus and not model.threads:
+        model = replace(model, threads=1)
     plan = connect(plan)
-    spec = replace(spec, workers=replace(spec.workers, workers=plan.workers))
-    pool = Pool(spec, argv, questions, plan)
+    workers = replace(first.workers, workers=plan.workers)
+    placed = [replace(spec, model=model, workers=workers) for spec in specs]
+    pool = Pool(placed, argv, questions, plan)
+    driver = {
+        "git": manifest.git_state(),
+        "workers": plan.workers,
+        "gpus_per_worker": plan.gpus,
+    }
     try:
         for _ in range(min(plan.workers, len(questions))):
             pool.start_worker()
-        described = pool.first_ready()
-        driver = {
-            "git": manifest.git_state(),
-            "workers": plan.workers,
-            "gpus_per_worker": plan.gpus,
-        }
-        written = Manifest({**described.manifest.data, **driver})
-        with RecordWriter(spec.path, written, described.generations) as writer:
-            _run(pool, writer)
+        with contextlib.ExitStack() as files:
+            writers = {}
+            for described in pool.first_ready():
+                spec = described.spec
+                written = Manifest({**described.manifest.data, **driver})
+                writer = RecordWriter(spec.path, written, described.generations)
+                writers[spec.method.name] = files.enter_context(writer)
+            _run(pool, writers)
     finally:
         ray.shutdown()
-    print(f"records: {spec.path}")
-    return 0
+    for spec in specs:
+        print(f"records: {spec.path}")
+    return report_failures(list(writers.values()))
 
 
-def _run(pool: Pool, writer: RecordWriter) -> None:
+def jobs(questions: list[Question], writers: Writers) -> list[Job]:
+    """What is left to answer; who begins changes from question to question."""
+    left: dict[str, list[str]] = {}
+    for method, writer in writers.items():
+        for question in remaining(questions, writer):
+            left.setdefault(question.id, []).append(method)
+    todo = []
+    for number, question in enumerate(questions):
+        if methods := left.get(question.id):
+            todo.append(Job(question, tuple(rotated(methods, number))))
+    return todo
+
+
+def _run(pool: Pool, writers: Writers) -> None:
     """Answer what is not done, with progress, and say how busy the workers were."""
-    questions = pool.questions
-    left = remaining(questions, writer)
-    label = f"{pool.spec.method.name} x {pool.placement.workers} workers"
-    progress = PoolProgress(label, len(questions), len(questions) - len(left))
+    todo = jobs(pool.questions, writers)
+    left = sum(len(job.methods) for job in todo)
+    total = len(pool.questions) * len(writers)
+    name = pool.specs[0].method.name if len(pool.specs) == 1 else f"{len(pool.specs)} methods"
+    progress = PoolProgress(f"{name} x {pool.placement.workers} workers", total, total - left)
     begun = time.perf_counter()
     try:
         with resumable():
-            pool.run(left, writer, progress)
+            pool.run(todo, writers, progress)
     finally:
         progress.close()
     share = pool.share_answering(time.perf_counter() - begun)

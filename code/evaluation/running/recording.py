@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.paradigms import Answer, GenerationKey
 from evaluation.records.manifest import scope_text
 from evaluation.records.schema import Record, run_lengths
-from evaluation.running.meter import Meter
+from evaluation.running.meter import Usage
 from evaluation.running.spec import RunSpec
 from evaluation.tasks import Question
 from model.contract import Request
@@ -23,7 +23,8 @@ def finished_record(
     request: Request,
     generation: Generation,
     answer: Answer,
-    meter: Meter,
+    usage: Usage,
+    control_time: float,
 ) -> Record:
     """Of a generation that yielded text."""
     key = GenerationKey(request.choice, request.sample, request.round)
@@ -45,8 +46,14 @@ def finished_record(
         verify_time=times.verify,
         accept_time=times.accept,
         other_time=times.other,
-        peak_memory=meter.peak_memory(),
-        energy=meter.energy(),
+        peak_memory=usage.peak_memory,
+        energy=usage.energy,
+        cpu_time=usage.cpu_time,
+        waited_time=usage.waited_time,
+        control_time=control_time,
+        other_load=usage.other_load,
+        gpu_clock=usage.gpu_clock,
+        gpu_throttle=usage.gpu_throttle,
         error="",
         final_answer=answer.final,
     )
@@ -101,6 +108,7 @@ def _identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str
         "answer_id": uuid.uuid4().hex,
         "tstamp": time.time(),
         "shared": False,
+        "in_turn": list(spec.in_turn),
     }
 
 

@@ -13,6 +13,7 @@ import torch
 
 from evaluation.paradigms import Answer, GenerationKey, Message, user
 from evaluation.records.schema import Record
+from evaluation.running.control import POSITIONS, Control
 from evaluation.running.meter import Meter
 from evaluation.running.prompting import answer_of, prompt_ids
 from evaluation.running.recording import failed_record, finished_record
@@ -48,6 +49,9 @@ class Runner:
     loaded: Loaded
     drafter: Drafter
     paradigm: ModuleType
+    control: Control
+    held_by_others: int = 0
+    """Bytes of device memory that the drafters of the other methods in turn hold."""
 
     @property
     def generations(self) -> int:
@@ -85,18 +89,32 @@ class Runner:
         for question in questions:
             check(self.loaded.model, self.first_request(question))
 
-    def prepare(self, questions: list[Question]) -> None:
+    @property
+    def nodes(self) -> int:
+        """Most nodes of a draft."""
+        return min(self.spec.method.max_nodes, self.drafter.needs.max_nodes)
+
+    def longest_prompt(self, questions: list[Question]) -> int:
+        """Tokens of the longest first prompt."""
+        return max(len(self.first_request(question).prompt_ids) for question in questions)
+
+    def positions(self, longest_prompt: int) -> int:
+        """Tokens of the longest text to come."""
+        positions = longest_prompt + text_positions(self.spec.generation.max_new_tokens)
+        return min(self.loaded.model.max_positions, positions)
+
+    def rows(self, longest_prompt: int) -> int:
+        """Cache rows that takes."""
+        return max(self.positions(longest_prompt) + self.nodes, POSITIONS)
+
+    def prepare(self, longest_prompt: int) -> None:
         """Allocate for the longest text and record the engine's graphs: nothing is timed yet."""
         model, generation, needs = self.loaded.model, self.spec.generation, self.drafter.needs
-        longest = max(len(self.first_request(question).prompt_ids) for question in questions)
-        positions = longest + text_positions(generation.max_new_tokens)
-        positions = min(model.max_positions, positions)
-        nodes = min(self.spec.method.max_nodes, needs.max_nodes)
-        model.reserve(positions + nodes)
-        self.drafter.reserve(positions)
+        model.reserve(self.rows(longest_prompt))
+        self.drafter.reserve(self.positions(longest_prompt))
         wanted = Wanted(feature_layers=needs.feature_layers, target_topk=needs.target_topk)
         draws = generation.temperature > 0 and generation.only_temperature
-        if model.prepare(nodes, wanted, draws):
+        if model.prepare(self.nodes, wanted, draws):
             seconds = model.backend.recording_seconds
             print(
                 f"recorded the {model.engine} engine's graphs in {seconds:.0f} s", file=sys.stderr
@@ -113,7 +131,7 @@ class Runner:
         runner = replace(self, spec=replace(self.spec, generation=short))
         for _ in range(self.spec.warmup):
             self.drafter.enter("run", "warm-up")
-            runner.answer(question, _WarmingUp(listener))
+            runner.answer(question, Prefixed(listener, "warm-up "))
         self.drafter.enter("run", self.spec.model_id)
 
     def answer(self, question: Question, listener: Listener) -> list[Record]:
@@ -143,12 +161,13 @@ class Runner:
         model, spec = self.loaded.model, self.spec
         request = self.request(question, messages, key)
         self.drafter.enter("request", f"{question.id}/{key.choice}/{key.sample}/{key.round}")
-        meter = Meter(model.device)
         nothing = Answer("", None)
         try:
             check(model, request)  # a later round's prompt quotes an answer and may grow too long
         except UserError as error:
             return failed_record(spec, question, key, f"context: {error}", request), nothing
+        control_before = self.control.step_time()
+        meter = Meter(model.device)
         try:
             generation = generate(model, self.drafter, request, spec.method.max_nodes, on_step)
         except UserError:
@@ -159,20 +178,24 @@ class Runner:
             self.drafter.enter("run", "after a failure")
             why = f"{type(error).__name__}: {error}"
             return failed_record(spec, question, key, why, request), nothing
+        usage = meter.usage()
+        usage = replace(usage, peak_memory=usage.peak_memory - self.held_by_others)
+        self.control.earn(generation.times.wall)
+        control_time = (control_before + self.control.step_time()) / 2
         loaded = self.loaded
         answer = answer_of(loaded.tokenizer, loaded.family, generation.output_ids, request.stop_ids)
-        record = finished_record(spec, question, request, generation, answer, meter)
+        record = finished_record(spec, question, request, generation, answer, usage, control_time)
         return record, answer
 
 
-class _WarmingUp:
-    """Says that what is heard of is the warm-up."""
+class Prefixed:
+    """Hands on what is heard, with words before the name of every generation."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, prefix: str) -> None:
+        self._listener, self._prefix = listener, prefix
 
     def generation(self, name: str) -> None:
-        self._listener.generation(f"warm-up {name}")
+        self._listener.generation(self._prefix + name)
 
     def step(self, sequence: Sequence) -> None:
         self._listener.step(sequence)

@@ -149,6 +149,8 @@ class RunSpec:
     answer_file: str | None = None
     warmup: int = 1
     """Short passes over the first question, not recorded."""
+    in_turn: tuple[str, ...] = ()
+    """The methods run question by question in one process, this one among them; none: alone."""
 
     def __post_init__(self) -> None:
         _at_least("--warmup", self.warmup, 0)

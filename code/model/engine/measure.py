@@ -22,17 +22,21 @@ WARM_UP_STEPS = 3
 
 def verify_seconds(model: Model, nodes: int, context: int, repeats: int) -> float:
     """Median seconds of verifying a chain of `nodes` behind `context` cached tokens."""
-    request = Request([1] * context, 10 * repeats + nodes)
-    times = []
-    for i in range(repeats + WARM_UP_STEPS):
-        sequence = Sequence(request, cached=context)
-        sequence.emission.ids.append(1)
-        tokens = [2 + (j + i) % 7 for j in range(nodes - 1)]
-        draft = Draft.chain(1, tokens, "measure")
-        begun = perf_counter()
-        verified = verify(model, [(sequence, draft)], Needs(max_nodes=nodes))
-        times.append(verified.read_at - begun)
+    times = [step_seconds(model, nodes, context) for _ in range(repeats + WARM_UP_STEPS)]
     return median(times[WARM_UP_STEPS:])
+
+
+def step_seconds(model: Model, nodes: int, context: int) -> float:
+    """Seconds of verifying one chain of `nodes` behind `context` cached tokens.
+
+    Overwrites the rows behind the context: no text may be under way.
+    """
+    sequence = Sequence(Request([1] * context, nodes + 1), cached=context)
+    sequence.emission.ids.append(1)
+    draft = Draft.chain(1, [2 + i % 7 for i in range(nodes - 1)], "measure")
+    begun = perf_counter()
+    verified = verify(model, [(sequence, draft)], Needs(max_nodes=nodes))
+    return verified.read_at - begun
 
 
 def copy_bandwidth(device: torch.device, copies: int = 20) -> float:

@@ -174,7 +174,9 @@ class Model:
         return bool(probes)
 
     def _collect(self, layers: tuple[int, ...]) -> None:
-        """From now on every forward hands the residual stream entering these layers to its step."""
+        """Forwards hand the residual stream entering these layers, and no others, to their step."""
+        for layer in [layer for layer in self._feature_hooks if layer not in layers]:
+            self._feature_hooks.pop(layer).remove()
         for layer in layers:
             if layer in self._feature_hooks:
                 continue
