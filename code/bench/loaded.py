@@ -2,9 +2,9 @@
 
     python bench/loaded.py [--question-end 8] [--out FOLDER]
 
-The load is a busy loop on every core, for half of the time: on for a random time around `--seconds`,
-off as long. Prints each method's speed-up alone and beside the load, as corrected by the control and
-as timed, and how far the two are apart; the aim is 10 %.
+The load is a busy loop on every core, for half of the time: on for a random time around
+`--seconds`, off as long. Prints each method's speed-up alone and beside the load, as corrected by
+the control and as timed, and how far the two are apart; the aim is 10 %.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import argparse
 
 from evaluation.command import Parser, run_command, summary
 from evaluation.report.formatting import FORMATS, Table
-from model import checkpoint
-from model.checkpoint import DTYPES
+from model.checkpoint import DTYPES, resolve
 from model.memory import Footprint, footprint
+from model.network import load_config
 
 PROMPT_POSITIONS = 2048
 GENERATIONS = {"multi-round (h)": 2, "best of 4 (h)": 4}
@@ -84,7 +84,7 @@ def main() -> int:
     rows = []
     for path in args.model_path:
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        size = footprint(checkpoint.load_config(path), DTYPES[args.dtype])
+        size = footprint(load_config(resolve(path)), DTYPES[args.dtype])
         rows.append(row(name, size, args))
     print(Table("", HEADER, rows).text(args.format))
     print(

@@ -133,9 +133,9 @@ def show_original(pairs: Sequence[tuple[RunFile, RunFile]], tokenizer_path: str 
 
 
 def _tokenize(path: str) -> Callable[[str], list[int]]:
-    from transformers import AutoTokenizer
+    from model.network import read_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = read_tokenizer(path)
     return lambda text: tokenizer(text).input_ids
 
 

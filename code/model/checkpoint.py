@@ -9,17 +9,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedTokenizerBase
 
+from model.engine.agreement import build_model
 from model.engine.model import Model
 from model.errors import UserError, first_line
 from model.families import Family, family_of, stop_ids
 from model.index.suffix_array import SuffixArray, open_file
 from model.memory import check_fits
+from model.network import GGUF, load_config, load_network, read_tokenizer
 from model.paths import MINI
 
 DTYPES = {
@@ -46,7 +46,7 @@ class Loaded:
 def resolve(path: str, part: str = "target") -> str:
     """`mini` -> the folder of the family's `part`; a path or hub id stays as it is.
 
-    Raises UserError for a path that is no checkpoint folder.
+    Raises UserError for a path that is neither a checkpoint folder nor a GGUF file.
     """
     if path == "mini":
         path = str(MINI / part)
@@ -55,23 +55,18 @@ def resolve(path: str, part: str = "target") -> str:
     if not is_local:
         return path
     folder = folder.expanduser()
+    if folder.suffix == GGUF and folder.is_file():
+        return str(folder)
     if not folder.is_dir():
         raise UserError(
-            f"model path {path} is not a folder; give a checkpoint folder, a hub id, or 'mini'"
+            f"model path {path} is not a folder; give a checkpoint folder, a GGUF file, a hub id,"
+            " or 'mini'"
         )
     if not (folder / "config.json").exists():
         raise UserError(
             f"model path {path} holds no config.json; a Hugging Face checkpoint folder is expected"
         )
     return str(folder)
-
-
-def load_config(path: str) -> Any:
-    """The checkpoint's configuration; raises UserError where transformers knows no such model."""
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model from '{path}': {first_line(error)}") from None
 
 
 def load_model(
@@ -88,60 +83,49 @@ def load_model(
     Raises UserError for checkpoints that are damaged, unsupported or too large.
     """
     config = load_config(path)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # recording a graph makes it warn of an unset loss
-    placement = {"device_map": device_map} if device_map else {}
     if not device_map:
         check_fits(config, DTYPES[dtype], device, positions)
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=DTYPES[dtype], **placement
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(
-            f"'{path}' is not a usable causal language model: {first_line(error)}"
-        ) from None
-    except Exception as error:  # safetensors raises its own type for a truncated file
-        if "safetensor" not in f"{type(error).__module__}.{type(error).__name__}".lower():
-            raise
-        raise UserError(
-            f"the weights in '{path}' are damaged: {first_line(error)}; copy them again"
-        ) from None
+    network = load_network(path, config, DTYPES[dtype], device_map)
     if not device_map:
         torch.nn.Module.to(network, device)  # transformers wraps `to` in a type of its own
-    return Model(network, path, engine)
+    return build_model(network, path, engine)
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer at `path`; a chat template is needed, from it or from a file (Jinja)."""
-    tokenizer = _tokenizer(path)
+    tokenizer = read_tokenizer(path)
     if chat_template:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"cannot read --chat-template {chat_template}: {error.strerror}"
-            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise UserError(f"cannot read --chat-template {chat_template}: {reason}") from None
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer in '{path}' has no chat template;"
             " give one with --chat-template FILE (Jinja)"
         )
-    return tokenizer
-
-
-def _tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load a tokenizer from '{path}': {first_line(error)}") from None
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": "?"}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=True,
+        )
+    except Exception as error:  # a template may raise anything, its own errors among them
+        where = chat_template or f"the tokenizer in '{path}'"
+        raise UserError(
+            f"the chat template of {where} fails on one user message: {first_line(error)};"
+            " give another with --chat-template FILE (Jinja)"
+        ) from None
+    return tokenizer
 
 
 def tokenizer_hash(path: str) -> str:
     """Identifies a tokenizer by its vocabulary; empty for a model that has no path."""
     if not path:
         return ""
-    vocabulary = sorted(_tokenizer(path).get_vocab().items())
+    vocabulary = sorted(read_tokenizer(path).get_vocab().items())
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
 
 

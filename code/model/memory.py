@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from model.errors import UserError
+from model.errors import UserError, first_line
 
 OVERHEAD = 1.1
 """A tenth on top of weights and cache, for activations and the allocator."""
@@ -43,8 +43,14 @@ class Footprint:
 def footprint(config: Any, dtype: torch.dtype) -> Footprint:
     """Of a causal language model of this configuration; nothing is allocated (meta device)."""
     size = torch.empty(0, dtype=dtype).element_size()
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # a configuration that no network can be built from
+        raise UserError(
+            f"no causal language model can be built from a configuration of type"
+            f" '{config.model_type}': {first_line(error)}"
+        ) from None
     text = config.get_text_config()
     heads = text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads

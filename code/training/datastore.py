@@ -15,11 +15,12 @@ from evaluation.command import Parser, run_command, summary
 from model import checkpoint
 from model.errors import UserError
 from model.index import suffix_array
+from model.network import load_config
 
 
 def write_store(file: Path, documents: Iterable[list[int]], model_folder: str) -> None:
     """Write the datastore of token documents for the model in `model_folder`."""
-    config = checkpoint.load_config(model_folder).get_text_config()
+    config = load_config(model_folder).get_text_config()
     tokenizer = checkpoint.tokenizer_hash(model_folder)
     header = {"vocab_size": config.vocab_size, "tokenizer": tokenizer}
     suffix_array.build(file, documents, header)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.analysis import acceptance, doubts, metrics, verdicts
+from evaluation.analysis.drift import drift
 from evaluation.analysis.metrics import SpeedUp
 from evaluation.analysis.sameness import Sameness, of_repeats
 from evaluation.analysis.verdicts import PairVerdict
@@ -140,6 +141,16 @@ class Comparison:
         return pairs
 
     @cached_property
+    def noise_floor(self) -> float:
+        """As a ratio of at least 1: the difference of vanilla's repeats, or what its variation from
+        question to question lets two equal methods differ by, whichever is larger."""
+        floor = verdicts.noise_floor(self.noise)
+        if self.vanilla is None:
+            return floor
+        itself = drift(self.vanilla.totals, self.vanilla.totals)
+        return max(floor, 1 + (itself.noise or 0.0)) if itself else floor
+
+    @cached_property
     def doubts(self) -> dict[str, str]:
         """Why the figures of a method are not believed, by method; only of those that are not."""
         found = {}
@@ -161,17 +172,16 @@ class Comparison:
     def pairs(self) -> list[PairVerdict]:
         """Every pair of methods, judged against the noise where it is known."""
         totals = {method.name: method.totals for method in self.methods if method.totals}
-        return verdicts.all_pairs(totals, verdicts.noise_floor(self.noise), self.doubts)
+        return verdicts.all_pairs(totals, self.noise_floor, self.doubts)
 
     def against_vanilla(self, method: MethodRuns, questions: set[str]) -> PairVerdict | None:
         """The method and vanilla on these questions; None for vanilla itself, and without one."""
         if self.vanilla is None or method is self.vanilla or not questions:
             return None
         totals = {q: total for q, total in method.totals.items() if q in questions}
-        noise = verdicts.noise_floor(self.noise)
         is_refused = bool(self.doubt(method, questions))
         names = method.name, self.vanilla.name
-        return verdicts.compare(*names, totals, self.vanilla.totals, noise, is_refused)
+        return verdicts.compare(*names, totals, self.vanilla.totals, self.noise_floor, is_refused)
 
     def sameness(self, method: MethodRuns) -> Sameness | None:
         """How many of the method's texts are vanilla's; None without a vanilla run."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from evaluation.analysis.drift import SEEN_LOAD
 from evaluation.analysis.metrics import SpeedUp
 from evaluation.records.schema import Record
 
 LEAST_NOISE = 0.05
 """A step that is cheaper than vanilla's by less than this is taken for one that costs the same."""
+
+LEAST_LOAD = 0.05
+"""Loads that differ by less are within what the control can tell."""
 
 
 def doubt(up: SpeedUp | None, mat: float, records: Sequence[Record]) -> str:
@@ -37,7 +39,7 @@ def doubt(up: SpeedUp | None, mat: float, records: Sequence[Record]) -> str:
         )
     if up.load is not None:
         loads = abs(math.log(up.load))
-        if loads > max(SEEN_LOAD, abs(math.log(up.ratio))):
+        if loads > max(LEAST_LOAD, up.load_error, abs(math.log(up.ratio))):
             return (
                 f"the machine was {max(up.load, 1 / up.load):.2f} times"
                 f" {'slower' if up.load > 1 else 'faster'} than for vanilla, more than the"

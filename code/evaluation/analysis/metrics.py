@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from evaluation.analysis.drift import drift
+from evaluation.analysis.drift import Unit, drift
 from evaluation.records.schema import Record
 from evaluation.records.totals import Total
 
@@ -35,11 +35,13 @@ class SpeedUp:
     timed: float | None = None
     """The ratio as timed, where drift was seen and the others are corrected by the control."""
     noise: float | None = None
-    """How far apart the machine alone could bring two equal methods, as a share; None where no
-    control was recorded."""
+    """How far apart two equal methods could be on these questions, as a share; None for fewer than
+    two."""
     load: float | None = None
     """How much slower the machine was for the method than for the baseline; None where no control
     was recorded."""
+    load_error: float = 0.0
+    """Three standard errors of the load's logarithm."""
 
     @property
     def has_interval(self) -> bool:
@@ -48,7 +50,7 @@ class SpeedUp:
 
 @dataclass(frozen=True)
 class Paired:
-    """Tokens and seconds of two methods on the questions both have, one entry a question."""
+    """Tokens and times of two methods on the questions both have, one entry a question."""
 
     tokens: np.ndarray
     seconds: np.ndarray
@@ -57,19 +59,19 @@ class Paired:
 
     @classmethod
     def of(
-        cls, method: Mapping[str, Total], base: Mapping[str, Total], corrected: bool = False
+        cls, method: Mapping[str, Total], base: Mapping[str, Total], unit: Unit = "seconds"
     ) -> Paired:
-        """Corrected: times are in control steps."""
+        """Times in `unit`."""
         shared = [question for question in method if question in base]
-        tokens, seconds = _columns(method, shared, corrected)
-        base_tokens, base_seconds = _columns(base, shared, corrected)
-        return cls(tokens, seconds, base_tokens, base_seconds)
+        tokens, times = _columns(method, shared, unit)
+        base_tokens, base_times = _columns(base, shared, unit)
+        return cls(tokens, times, base_tokens, base_times)
 
     @classmethod
     def fair(cls, method: Mapping[str, Total], base: Mapping[str, Total]) -> Paired:
-        """Corrected where the control saw the machine drift."""
+        """In the unit in which the two compare."""
         seen = drift(method, base)
-        return cls.of(method, base, corrected=seen is not None and seen.is_seen)
+        return cls.of(method, base, seen.unit if seen else "seconds")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -92,13 +94,10 @@ class Paired:
 
 
 def _columns(
-    totals: Mapping[str, Total], questions: Sequence[str], corrected: bool
+    totals: Mapping[str, Total], questions: Sequence[str], unit: Unit
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and times, one entry a question."""
-    rows = []
-    for question in questions:
-        total = totals[question]
-        rows.append((total.tokens, total.control_steps if corrected else total.seconds))
+    rows = [(totals[question].tokens, getattr(totals[question], unit)) for question in questions]
     table = np.array(rows, dtype=float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -138,9 +137,8 @@ def share(records: Sequence[Record], field: str) -> float:
 def speed_up(method: Mapping[str, Total], base: Mapping[str, Total]) -> SpeedUp:
     """Paired on the questions both have; corrected by the control where drift is seen."""
     seen = drift(method, base)
-    is_corrected = seen is not None and seen.is_seen
-    timed = Paired.of(method, base)
-    pair = Paired.of(method, base, corrected=is_corrected)
+    timed, pair = Paired.of(method, base), Paired.fair(method, base)
+    is_corrected = seen is not None and seen.unit != "seconds"
     low, high = pair.interval()
     return SpeedUp(
         ratio=pair.ratio(),
@@ -151,6 +149,7 @@ def speed_up(method: Mapping[str, Total], base: Mapping[str, Total]) -> SpeedUp:
         timed=timed.ratio() if is_corrected else None,
         noise=seen.noise if seen else None,
         load=seen.load if seen else None,
+        load_error=seen.load_error if seen else 0.0,
     )
 
 

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from evaluation.analysis.drift import drift
 from evaluation.analysis.metrics import NAN, Paired, speed
 from evaluation.records.totals import Total
 
@@ -43,8 +42,7 @@ class PairVerdict:
     """The smallest difference these questions find, as a share; NaN for fewer than three."""
     questions: int
     noise: float = 1.0
-    """How far vanilla is from vanilla, or the machine alone could bring equal methods, as a ratio
-    of at least 1."""
+    """How far vanilla is from vanilla, as a ratio of at least 1."""
     is_refused: bool = False
     """Are the figures of one of the two not believed?"""
 
@@ -83,8 +81,6 @@ def compare(
     pair = Paired.fair(first, second)
     low, high = pair.interval()
     could_show = smallest_difference(pair)
-    seen = drift(first, second)
-    noise = max(noise, 1 + seen.noise) if seen else noise
     return PairVerdict(a, b, pair.ratio(), low, high, could_show, len(pair), noise, is_refused)
 
 
@@ -109,17 +105,8 @@ def pooled(repeats: Sequence[Mapping[str, Total]]) -> dict[str, Total]:
     totals = {}
     for question in first:
         if all(question in repeat for repeat in others):
-            totals[question] = _sum([repeat[question] for repeat in repeats])
+            totals[question] = Total.sum_of([repeat[question] for repeat in repeats])
     return totals
-
-
-def _sum(parts: Sequence[Total]) -> Total:
-    known = [part.control_steps for part in parts if part.control_steps is not None]
-    return Total(
-        tokens=sum(part.tokens for part in parts),
-        seconds=sum(part.seconds for part in parts),
-        control_steps=sum(known) if len(known) == len(parts) else None,
-    )
 
 
 def all_pairs(

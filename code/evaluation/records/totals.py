@@ -14,9 +14,26 @@ class Total:
 
     tokens: int
     seconds: float
+    waited: float = 0.0
+    """Of these seconds, those known to have been waited for a core."""
     control_steps: float | None = None
-    """The same time in control steps: vanilla steps of fixed shape as they took at that time. None
-    where they are not known."""
+    """The rest in control steps: vanilla steps of fixed shape as they took at that time. None where
+    they are not known."""
+
+    @property
+    def ran(self) -> float:
+        """Seconds without the waits."""
+        return self.seconds - self.waited
+
+    @classmethod
+    def sum_of(cls, parts: Sequence[Total]) -> Total:
+        steps = [part.control_steps for part in parts if part.control_steps is not None]
+        return cls(
+            tokens=sum(part.tokens for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            waited=sum(part.waited for part in parts),
+            control_steps=sum(steps) if len(steps) == len(parts) else None,
+        )
 
 
 def finished(records: Iterable[Record]) -> list[Record]:
@@ -24,16 +41,14 @@ def finished(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if not record.failed]
 
 
-def control_steps(record: Record) -> float | None:
-    """A generation's time in control steps; None where no control was recorded.
-
-    Where it is known how long the generation waited for a core, that is taken off: the control's
-    step was timed without such waits too.
-    """
-    if not record.control_time:
-        return None
-    ran = record.seconds - (record.waited_time or 0.0)
-    return ran / record.control_time
+def total(record: Record) -> Total:
+    """Of one generation."""
+    waited = min(record.waited_time or 0.0, record.seconds)
+    steps = None
+    if record.control_time:
+        # the control's step was timed without waits too
+        steps = (record.seconds - waited) / record.control_time
+    return Total(record.tokens, record.seconds, waited, steps)
 
 
 def by_question(records: Iterable[Record]) -> dict[str, Total]:
@@ -44,15 +59,5 @@ def by_question(records: Iterable[Record]) -> dict[str, Total]:
     totals = {}
     for question, group in groups.items():
         if not any(record.failed for record in group):
-            totals[question] = _total(group)
+            totals[question] = Total.sum_of([total(record) for record in group])
     return totals
-
-
-def _total(records: Sequence[Record]) -> Total:
-    steps = [control_steps(record) for record in records]
-    known = [count for count in steps if count is not None]
-    return Total(
-        tokens=sum(record.tokens for record in records),
-        seconds=sum(record.seconds for record in records),
-        control_steps=sum(known) if len(known) == len(steps) else None,
-    )

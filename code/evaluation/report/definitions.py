@@ -9,16 +9,16 @@ speed-up   ratio of totals: (tokens / seconds of the method) / (tokens / seconds
            n questions that both have finished; in brackets the 95 % interval of a percentile
            bootstrap over questions, paired, 2,000 resamples (Efron and Tibshirani 1993, ch. 13),
            expanded for few questions: quantiles Phi(-sqrt(n/(n-1)) t(0.975, n-1)) (Hesterberg 2015,
-           sec. 3.3). A question's time is compared with vanilla's on the same question. Where the
-           machine's speed is seen to drift (its control step differs by more than 2 % between the
-           two methods, or by more than 3 % from question to question), times are in control steps
-           and the column `as timed` has the ratio without that correction
-control    a few vanilla steps of fixed shape, timed between generations, under 1 % of the time; on
-           a CPU with one thread what it waited for a core is not counted, and is taken off the
-           generations' times
-noise      how far apart the machine alone could bring two equal methods on these questions (95 %):
-           1.96 standard deviations of the two methods' difference in control steps within a
-           question, over sqrt(n); a dash where no control was recorded
+           sec. 3.3). A question's time is compared with vanilla's on the same question. `as timed`
+           is the ratio before a correction, where there was one: times without what was waited for
+           a core, where that is more than 1 %; times in control steps, where these make vanilla's
+           time a token steadier by a fifth (6 questions or more), or differ between the two methods
+           by more than 10 % and three standard errors
+control    a few vanilla steps of fixed shape, timed between generations, under 1 % of the time;
+           waits for a core are known on Linux, on a CPU with one thread
+noise      how far apart two equal methods could be on these questions (95 %): 1.96 sqrt(2 / n)
+           times the standard deviation of vanilla's log time a token from question to question, in
+           the same unit of time; a dash for fewer than two questions
 verdict    of the method against vanilla (see `Which is faster` in the report); refused: a step
            would cost less than a vanilla step by more than the noise (5 % at least), or the machine
            was slower or faster than for vanilla by more than the difference, or another run used
@@ -42,8 +42,8 @@ could show the smallest difference this many questions find with 80 % power at 5
            (t(0.975, n-1) + t(0.8, n-1)) standard errors of the mean log-ratio per question
            (Cohen 1988, ch. 2)
 the noise  vanilla against vanilla: repeats of the same run, or choices of one, compared as if they
-           were methods; the largest difference counts, and that of the control where it is larger;
-           refused: the figures of one of the two are not believed"""
+           were methods; the largest difference counts, or the noise of the speed table where that
+           is larger; refused: the figures of one of the two are not believed"""
 
 ACCEPTANCE = """\
 thinking, answer   MAT of the steps that begin before and after the end of thinking; thirds: of the

@@ -1,8 +1,6 @@
 """The one loop over questions: warm up, forget what that taught, answer what is not done.
 
-Several methods take turns: each question is put to all of them, seconds apart, and who begins
-changes from question to question. So a machine that gets slower or faster meanwhile does so for all
-of them.
+Several methods take turns at every question (`turns.py`).
 """
 
 from __future__ import annotations
@@ -10,21 +8,18 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
-from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
 from evaluation.running.build import build_runs, load_questions
 from evaluation.running.progress import Progress
 from evaluation.running.resuming import remaining, report_failures, resumable
-from evaluation.running.runner import Listener, Prefixed, Runner
+from evaluation.running.runner import Runner
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec
+from evaluation.running.turns import answer, collect_garbage, listener, rotated
 from evaluation.tasks import Question
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -100,37 +95,3 @@ def run_questions(turns: Sequence[Turn], questions: list[Question], progress: Pr
 def waiting(turn: Turn, questions: list[Question]) -> list[Question]:
     """The questions a method has not answered."""
     return [question for question in questions if question.id not in turn.writer.done]
-
-
-def rotated(items: Sequence[Item], number: int) -> list[Item]:
-    """The items in order, beginning with another one each time."""
-    if not items:
-        return []
-    first = number % len(items)
-    return [*items[first:], *items[:first]]
-
-
-def answer(
-    runner: Runner, question: Question, methods: tuple[str, ...], listen: Listener
-) -> list[Record]:
-    """One method's records of a question that these methods are asked in turn."""
-    in_turn = methods if len(methods) > 1 else ()
-    asked = replace(runner, spec=replace(runner.spec, in_turn=in_turn))
-    gc.freeze()
-    return asked.answer(question, listener(runner, listen))
-
-
-def listener(runner: Runner, listen: Listener) -> Listener:
-    """Says which method is at work."""
-    return Prefixed(listen, f"{runner.spec.method.name} ")
-
-
-def collect_garbage() -> None:
-    """Collect what is garbage now.
-
-    What lives on is then frozen: Python's collector walks over all other objects, and what one
-    method remembers would slow down the rest.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

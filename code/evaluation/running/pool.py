@@ -25,12 +25,12 @@ from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
 from evaluation.running.build import build_runs
-from evaluation.running.loop import answer, collect_garbage, listener, rotated
 from evaluation.running.progress import PoolProgress, Status
 from evaluation.running.resuming import remaining, report_failures, resumable
 from evaluation.running.runner import Runner, failed_records
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec, WorkersSpec
+from evaluation.running.turns import answer, collect_garbage, listener, rotated
 from evaluation.tasks import Question
 from model.engine.sequence import Sequence
 from model.errors import UserError, first_line

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from model.eagle3.head import Eagle3Head, HeadConfig
 from model.errors import UserError, first_line
+from model.network import check_finite
 
 NEEDED = ("fc.weight", "midlayer.self_attn.q_proj.weight", "lm_head.weight")
 """Without these it is no EAGLE-3 head at all."""
@@ -247,6 +248,7 @@ def _check_tensors(head: Eagle3Head, tensors: dict[str, torch.Tensor], path: str
         given = tuple(tensors[name].shape)
         if given != shape:
             raise UserError(f"{path}: {name} has shape {given}, {shape} is expected")
+    check_finite(path, tensors.items())
 
 
 def _check_vocabulary(
