@@ -1,3 +1,10 @@
 """The harness: questions in, records out, and what records say. Joins to `model` in `running`."""
 
-__version__ = "0.2.0"
+import sys
+
+__version__ = "0.3.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m evaluation.X` imports this first
+    from evaluation.interrupts import end_while_importing
+
+    end_while_importing()

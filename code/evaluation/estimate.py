@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 
-from evaluation.command import Parser, run_command, summary
+from evaluation.command import Parser, at_least, real, run_command, summary
 from evaluation.report.formatting import FORMATS, Table
 from model.checkpoint import DTYPES, resolve
+from model.errors import UserError
 from model.memory import Footprint, footprint
 from model.network import load_config
 
@@ -47,18 +48,18 @@ def _parser() -> Parser:
     parser.add_argument("--questions", type=int, default=120)
     parser.add_argument(
         "--bandwidth",
-        type=float,
+        type=real,
         default=3.35,
         help="memory bandwidth in TB/s (H100 SXM 3.35, H200 4.8)",
     )
     parser.add_argument(
         "--share",
-        type=float,
+        type=real,
         default=0.4,
         help="share of it that a step reaches (eager loops 0.3 to 0.5)",
     )
     parser.add_argument("--format", choices=tuple(FORMATS), default="markdown")
-    parser.add_argument("--speed-up", type=float, default=1.0, help="of the method over vanilla")
+    parser.add_argument("--speed-up", type=real, default=1.0, help="of the method over vanilla")
     return parser
 
 
@@ -81,6 +82,9 @@ def row(name: str, size: Footprint, args: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     args = _parser().parse_args()
+    at_least(args, 1, "max_new_tokens", "tokens", "questions")
+    if min(args.bandwidth, args.share, args.speed_up) <= 0:
+        raise UserError("--bandwidth, --share and --speed-up must be above 0")
     rows = []
     for path in args.model_path:
         name = path.rstrip("/").rsplit("/", 1)[-1]

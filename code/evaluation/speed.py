@@ -16,6 +16,9 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from evaluation.interrupts import end_while_importing
+
+    end_while_importing()
 
 from evaluation.analysis import metrics
 from evaluation.analysis.comparison import Comparison, MethodRuns, comparisons_of

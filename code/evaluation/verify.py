@@ -4,19 +4,22 @@
 
 Exact in fp32. In half precision a forward over several rows rounds differently from one over a
 single row, so texts may part where the two best tokens tie: agreement, first divergence and its
-margin are reported instead.
+margin, in roundings of the best logit, are reported instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from evaluation import tasks
-from evaluation.command import Parser, run_command, summary
+from evaluation.command import Parser, at_least, real, run_command, summary
 from evaluation.paradigms import user
 from evaluation.report.formatting import FORMATS, UNKNOWN, Table
 from evaluation.running.build import resolved_model
@@ -30,16 +33,34 @@ from model.engine.decode import PREFILL_CHUNK, check, generate
 from model.engine.forward import Segment, Wanted
 from model.engine.noise import PositionNoise
 from model.engine.sampling import processed
-from model.errors import UserError
 
-TIE = 0.07
-"""A margin below so many logits is a tie in bfloat16: one ulp of a logit between 8 and 16 is
-1/16."""
+TIE = 4.0
+"""A margin of at most so many roundings is a tie. A rounding is the unit in the last place of the
+best logit, over the temperature: each of the two best logits is known to within about one, and what
+enters the output layer is rounded in every layer too."""
 SAMPLES = 2
 """Texts of a question at temperatures above 0."""
 THINKING_BUDGET = 0.8
 EXACT_DTYPES = ("float32", "float64")
 HEADER = ("method", "T", "texts", "tokens", "identical", "ties", "first divergence", "MAT")
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far apart the two best tokens were, noise included."""
+
+    scores: float
+    """In logits over the temperature."""
+    rounding: float
+    """One rounding of the best logit, in the same unit."""
+
+    @property
+    def roundings(self) -> float:
+        return self.scores / self.rounding
+
+    @property
+    def is_tie(self) -> bool:
+        return self.roundings <= TIE
 
 
 @dataclass(frozen=True)
@@ -50,8 +71,8 @@ class TextCheck:
     """Of vanilla's text."""
     parts_at: int | None
     """The first differing output position; None where there is none."""
-    margin: float
-    """How far apart the two best tokens were there, in logits; NaN where nothing differs."""
+    margin: Margin | None
+    """How far apart the two best tokens were there; None where nothing differs."""
     mat: float
     """Mean accepted tokens."""
 
@@ -70,7 +91,7 @@ class MethodCheck:
 
     @property
     def ties(self) -> int:
-        return sum(text.margin < TIE for text in self.parted)
+        return sum(text.margin is not None and text.margin.is_tie for text in self.parted)
 
     def is_good(self, is_exact: bool) -> bool:
         """In full precision nothing may differ, in half precision ties may."""
@@ -81,8 +102,12 @@ class MethodCheck:
         parted = self.parted
         first = min(parted, key=lambda text: text.parts_at or 0, default=None)
         divergence = UNKNOWN
-        if first:
-            divergence = f"token {first.parts_at}, margin {first.margin:.4f}"
+        if first and first.margin:
+            margin = first.margin
+            divergence = (
+                f"token {first.parts_at}, margin {margin.scores:.4f}"
+                f" ({margin.roundings:.1f} roundings)"
+            )
         mat = sum(text.mat for text in self.texts) / len(self.texts)
         return [
             self.method,
@@ -96,8 +121,8 @@ class MethodCheck:
         ]
 
 
-def margin_at(loaded: Loaded, request: Request, ids: Sequence[int], position: int) -> float:
-    """How far apart the two best tokens were at an output position, noise included.
+def margin_at(loaded: Loaded, request: Request, ids: Sequence[int], position: int) -> Margin:
+    """How far apart the two best tokens were at an output position.
 
     The logits are those of vanilla's path: prompt and `ids` up to the position.
     """
@@ -107,12 +132,20 @@ def margin_at(loaded: Loaded, request: Request, ids: Sequence[int], position: in
         segment = Segment.causal(0, start, rows[start : start + PREFILL_CHUNK])
         output = model.forward([segment], Wanted(last_only=True))
     scores = output.logits[-1].float()
+    rounding = unit_in_last_place(scores.abs().max().item(), model.dtype)
+    rounding /= request.temperature or 1.0
     if request.temperature:
         noise = PositionNoise.of(request)
         exponential = noise.exponential([position], scores.shape[-1], scores.device)
         scores = processed(scores, request) - exponential[0].log()
     best, second = scores.topk(2).values.tolist()
-    return best - second
+    return Margin(best - second, rounding)
+
+
+def unit_in_last_place(value: float, dtype: torch.dtype) -> float:
+    """The distance to the next number of this type."""
+    exponent = math.floor(math.log2(value)) if value else 0
+    return 2.0**exponent * torch.finfo(dtype).eps
 
 
 def check_text(
@@ -122,7 +155,7 @@ def check_text(
     drafter.enter("request", request.question_id)
     generation = generate(loaded.model, drafter, request)
     parts_at = _first_difference(generation.output_ids, vanilla_ids)
-    margin = float("nan")
+    margin = None
     if parts_at is not None:
         margin = margin_at(loaded, request, vanilla_ids, parts_at)
     steps = max(1, len(generation.accept_lengths))
@@ -186,7 +219,7 @@ def verify_parser(names: list[str]) -> Parser:
     )
     add_model_flags(parser)
     parser.add_argument("--method", nargs="+", default=["all"], help="methods, or 'all'")
-    parser.add_argument("--temperature", nargs="+", type=float, default=[0.0, 0.6, 1.0])
+    parser.add_argument("--temperature", nargs="+", type=real, default=[0.0, 0.6, 1.0])
     parser.add_argument("--questions", type=int, default=2, help="how many questions to compare on")
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--bench-name", default="mini")
@@ -219,17 +252,18 @@ def verdict(dtype: str, is_good: bool) -> str:
             return "all texts are vanilla's, token for token"
         return "NOT LOSSLESS: texts differ in full precision"
     if is_good:
-        return f"{dtype}: every divergence is at a tie (margin below {TIE})"
-    return f"{dtype}: some texts part where the best two tokens do not tie (margin above {TIE})"
+        return f"{dtype}: every divergence is at a tie (a margin of at most {TIE:g} roundings)"
+    return (
+        f"{dtype}: some texts part where the best two tokens do not tie (margins above {TIE:g}"
+        " roundings)"
+    )
 
 
 def main() -> int:
     names = chosen_methods(sys.argv[1:])
     args = verify_parser(names).parse_args()
-    if args.max_new_tokens < 1 or args.questions < 1 or min(args.temperature) < 0:
-        raise UserError(
-            "--max-new-tokens and --questions must be at least 1, temperatures at least 0"
-        )
+    at_least(args, 1, "max_new_tokens", "questions")
+    at_least(args, 0, "temperature")
     spec = resolved_model(model_spec(args))
     loaded = checkpoint.load(
         spec.path,

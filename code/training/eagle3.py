@@ -4,7 +4,8 @@
 
 FILE holds a prompt a line (plain text, or JSON with `turns` or `question`). The target writes
 answers to them, at the temperature benchmarked; the head learns on those, unrolled over several of
-its own steps (Li et al. 2025, section 3.2).
+its own steps (Li et al. 2025, section 3.2). What was written and learnt is saved in HEAD as it
+comes: a run that was stopped goes on with the same command.
 
 Shapes: B texts, T positions, S unrolled steps, V vocabulary, W draft vocabulary, H hidden size,
 N heads, D head dimension.
@@ -13,28 +14,40 @@ N heads, D head dimension.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
+import json
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from evaluation.command import Parser, run_command, summary
+from evaluation.command import Parser, at_least, real, run_command, summary
+from evaluation.records.writer import write_atomically
+from evaluation.running.build import resolved_model
+from evaluation.running.spec import ModelSpec
 from evaluation.tasks import jsonl
 from model import checkpoint
-from model.eagle3.checkpoint import default_layers, save_head
+from model.eagle3.checkpoint import FEWEST_LAYERS, default_layers, save_head
 from model.eagle3.head import Eagle3Head, HeadConfig
 from model.errors import UserError
+from model.network import load_config
+from training import initial
 from training.corpus import NOTHING_TO_LEARN, Batch, Text, pack
-from training.lm import Pace, optimisers, rate_factor, set_rate, update
-from training.networks import load_target
-from training.texts import write
+from training.lm import Pace, load_state, optimisers, rate_factor, save_state, set_rate, update
+from training.written import Writing, written_texts
 
 TRAINED_LENGTH = 2048
 """What a head's configuration says of the texts it learnt from."""
 PROGRESS_EVERY = 10
+SAVE_EVERY = 50
+"""Steps between two saved states."""
 GRADIENT_NORM = 0.5
 
 
@@ -53,34 +66,33 @@ class HeadRecipe:
     seed: int = 1
 
 
+def head_config(recipe: HeadRecipe, config: Any) -> HeadConfig:
+    """The head's shape for a target of this configuration."""
+    return HeadConfig(
+        hidden=config.hidden_size,
+        intermediate=initial.width(config),
+        heads=config.num_attention_heads,
+        kv_heads=initial.kv_heads(config),
+        head_dim=initial.head_dim(config),
+        vocab=config.vocab_size,
+        draft_vocab=recipe.draft_vocab,
+        target_hidden=config.hidden_size,
+        feature_layers=recipe.feature_layers,
+        eps=initial.epsilon(config),
+        trained_length=TRAINED_LENGTH,
+    )
+
+
 def build_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -> Eagle3Head:
     """A head for `target` that drafts the texts' commonest tokens.
 
-    Its MLP, norm and output layer begin as the target's, the rest at random.
+    Its MLP, norm and output layer begin as the target's where it has the like, the rest at random.
     """
     torch.manual_seed(recipe.seed)
-    config = target.config
+    config = target.config.get_text_config()
     ids = drafted_ids(texts, recipe.draft_vocab, config.vocab_size)
-    heads = config.num_attention_heads
-    head = Eagle3Head(
-        HeadConfig(
-            hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
-            heads=heads,
-            kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            vocab=config.vocab_size,
-            draft_vocab=len(ids),
-            target_hidden=config.hidden_size,
-            feature_layers=recipe.feature_layers,
-            eps=config.rms_norm_eps,
-            trained_length=TRAINED_LENGTH,
-        )
-    )
-    decoder, output_layer = target.get_decoder(), target.get_output_embeddings()
-    head.midlayer.mlp.load_state_dict(decoder.layers[-1].mlp.state_dict())
-    head.lm_head.weight.data.copy_(output_layer.weight[ids.to(target.device)])
-    head.norm.weight.data.copy_(decoder.norm.weight)
+    head = Eagle3Head(dataclasses.replace(head_config(recipe, config), draft_vocab=len(ids)))
+    initial.take_over(head, target, ids)
     head.d2t.copy_(ids - torch.arange(len(ids)))
     return head
 
@@ -192,10 +204,17 @@ def _attend(
     return mixed
 
 
-def train_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -> Eagle3Head:
+def train_head(
+    recipe: HeadRecipe,
+    target: PreTrainedModel,
+    texts: list[Text],
+    state: Path | None = None,
+    shows_bar: bool = False,
+) -> Eagle3Head:
     """Train on the texts, in seeded order and as many passes as `tokens` takes.
 
-    Prints the agreement of each unrolled step.
+    With `state`, a file, a stopped training goes on where it was. Prints the agreement of each
+    unrolled step.
     """
     device = target.device
     head = build_head(recipe, target, texts).to(device)
@@ -204,14 +223,19 @@ def train_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -
     batches = _batches(recipe, texts)
     steps = max(1, len(batches) * recipe.tokens // sum(batch.tokens for batch in batches))
     tokens = sum(len(text) for text in texts)
+    first = load_state(state, head, optims, device) if state else 0
     print(f"{len(texts)} texts of {tokens} tokens, {steps} steps", flush=True)
+    if first:
+        print(f"going on from step {first}", flush=True)
     pace = Pace()
-    for step, batch in enumerate(batches[:steps]):
+    bar = tqdm(initial=first, total=steps, desc="head", unit="step", disable=not shows_bar)
+    for step, batch in list(enumerate(batches[:steps]))[first:]:
         factor = rate_factor(step, steps, steps // 2 + 1, recipe.warmup)
         set_rate(optims, recipe.learning_rate * factor)
         with torch.autocast(device.type, torch.bfloat16):
             teacher = observe(target, batch.ids.to(device), recipe.feature_layers)
             rollout = roll_out(head, embedding, batch, teacher, recipe.rollout)
+        bar.update(1)
         if not rollout.losses:
             continue
         rollout.loss(recipe.decay).backward()
@@ -220,9 +244,11 @@ def train_head(recipe: HeadRecipe, target: PreTrainedModel, texts: list[Text]) -
         done = step + 1
         if done % PROGRESS_EVERY == 0 or done == steps:
             agreement = " ".join(f"{share:.2f}" for share in rollout.agreement)
-            print(
-                f"step {done}/{steps}  agreement {agreement}  {pace.rate:.0f} tokens/s", flush=True
-            )
+            said = f"step {done}/{steps}  agreement {agreement}  {pace.rate:.0f} tokens/s"
+            print(said, flush=True) if not shows_bar else bar.write(said)
+        if state and (done % SAVE_EVERY == 0 or done == steps):
+            save_state(state, head, optims, done)
+    bar.close()
     return head.eval().requires_grad_(False)
 
 
@@ -239,32 +265,15 @@ def read_prompts(file: str) -> list[str]:
     """A prompt a line, or JSON lines with questions; raises UserError where there are none."""
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read --prompts {file}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot read --prompts {file}: {reason}") from None
     prompts = [line for line in lines if line.strip()]
     if prompts and prompts[0].startswith("{"):
         prompts = [question.text for question in jsonl.questions(Path(file))]
     if not prompts:
         raise UserError(f"--prompts {file} holds no prompts")
     return prompts
-
-
-def written_texts(
-    target: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str],
-    args: argparse.Namespace,
-) -> list[Text]:
-    """The target's answers, until it has written as many tokens as are asked for."""
-    texts: list[Text] = []
-    tokens = 0
-    for text in write(target, tokenizer, prompts, args.temperature, args.max_new_tokens, seed=1):
-        texts.append(text)
-        tokens += len(text.output)
-        if tokens >= args.tokens:
-            break
-    print(f"the target wrote {len(texts)} texts, {tokens} tokens", flush=True)
-    return texts
 
 
 def _parser() -> Parser:
@@ -285,33 +294,95 @@ def _parser() -> Parser:
     parser.add_argument(
         "--rollout", type=int, default=7, help="unrolled steps: train as many as are drafted"
     )
-    parser.add_argument("--temperature", type=float, default=0.6)
+    parser.add_argument("--temperature", type=real, default=0.6)
     parser.add_argument("--max-new-tokens", type=int, default=2048)
     parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=real, default=1e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="a Jinja chat template, for tokenizers without one"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
+
+
+def recipe_of(args: argparse.Namespace, config: Any) -> HeadRecipe:
+    """Raises UserError for flags that make no sense, and targets no head can be made for."""
+    at_least(args, 1, "tokens", "draft_vocab", "rollout", "max_new_tokens", "batch_tokens")
+    at_least(args, 0, "temperature", "threads", "seed")
+    if args.learning_rate <= 0:
+        raise UserError(f"--learning-rate must be above 0, not {args.learning_rate}")
+    if config.num_hidden_layers < FEWEST_LAYERS:
+        raise UserError(
+            f"an EAGLE-3 head takes features from three of at least {FEWEST_LAYERS} layers; this"
+            f" target has {config.num_hidden_layers}"
+        )
+    return HeadRecipe(
+        feature_layers=default_layers(config.num_hidden_layers),
+        draft_vocab=min(args.draft_vocab, config.vocab_size),
+        tokens=args.tokens,
+        rollout=args.rollout,
+        learning_rate=args.learning_rate,
+        batch_tokens=args.batch_tokens,
+        seed=args.seed,
+    )
+
+
+def begin(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder of the head and of what is needed to go on.
+
+    Raises UserError where it cannot be written, or was begun with other settings.
+    """
+    file = out / "training.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            begun = json.loads(file.read_text(encoding="utf-8"))
+            differing = [name for name in settings if begun.get(name) != settings[name]]
+            if differing:
+                said = [f"{n}: {begun.get(n)!r} then, {settings[n]!r} now" for n in differing]
+                raise UserError(
+                    f"{out} was begun with other settings ({'; '.join(said)}); use the same ones,"
+                    " another --out, or delete the folder"
+                )
+        write_atomically(file, json.dumps(settings, indent=1) + "\n")
+    except (OSError, ValueError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot use --out {out}: {reason}") from None
 
 
 def main() -> int:
     """Train a head for the user's own target on the user's own prompts."""
     args = _parser().parse_args()
+    begun, out = time.time(), Path(args.out)
     path = checkpoint.resolve(args.model_path)
-    tokenizer = checkpoint.load_tokenizer(path)
+    config = load_config(path)
+    recipe = recipe_of(args, config.get_text_config())
     prompts = read_prompts(args.prompts)
-    dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
-    target = load_target(path, dtype, torch.device(args.device))
-    texts = written_texts(target, tokenizer, prompts, args)
-    recipe = HeadRecipe(
-        feature_layers=default_layers(target.config.num_hidden_layers),
-        draft_vocab=min(args.draft_vocab, target.config.vocab_size),
-        tokens=args.tokens,
-        rollout=args.rollout,
-        learning_rate=args.learning_rate,
-        batch_tokens=args.batch_tokens,
+    tokenizer = checkpoint.load_tokenizer(path, args.chat_template)
+    device = resolved_model(ModelSpec(path, device=args.device, threads=args.threads)).device
+    begin(
+        out,
+        {
+            **json.loads(json.dumps(dataclasses.asdict(recipe))),
+            "model": args.model_path,
+            "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
+            "temperature": args.temperature,
+            "max_new_tokens": args.max_new_tokens,
+        },
     )
-    save_head(train_head(recipe, target, texts), Path(args.out))
-    print(f"head: {args.out}")
+    dtype = torch.bfloat16 if str(device).startswith("cuda") else torch.float32
+    # the engine's checks too: what it cannot run needs no head
+    target = checkpoint.load_model(path, str(dtype).removeprefix("torch."), str(device)).network
+    target.set_attn_implementation("sdpa")
+    writing = Writing(prompts, args.temperature, args.max_new_tokens, args.tokens, args.seed)
+    texts = written_texts(writing, target, tokenizer, out / "texts.jsonl")
+    head = train_head(recipe, target, texts, out / "state.pt", shows_bar=True)
+    save_head(head, out)
+    (out / "state.pt").unlink(missing_ok=True)
+    minutes = (time.time() - begun) / 60
+    print(f"head: {out} ({minutes:.0f} minutes; what the target wrote: {out / 'texts.jsonl'})")
     return 0
 
 

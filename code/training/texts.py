@@ -7,14 +7,20 @@ for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from evaluation.tasks.boxed import last_boxed
 from training.corpus import Text, prompt_ids
@@ -42,15 +48,30 @@ def write(
     max_new_tokens: int,
     seed: int,
     batch: int = BATCH,
+    on_tokens: Callable[[int], object] | None = None,
 ) -> Iterator[Text]:
-    """The model's answer to every message, sampled at `temperature` (0: greedy)."""
+    """The model's answer to every message, sampled at `temperature` (0: greedy).
+
+    `on_tokens` is called with the number of tokens of every step, answers that have ended counted.
+    """
     torch.manual_seed(seed)
     ends = end_ids(model, tokenizer)
     for begin in range(0, len(users), batch):
         rows = [prompt_ids(tokenizer, message) for message in users[begin : begin + batch]]
-        outputs = _continued(model, tokenizer, rows, temperature, max_new_tokens)
+        outputs = _continued(model, tokenizer, rows, temperature, max_new_tokens, on_tokens)
         for row, output in zip(rows, outputs):
             yield Text(row, _up_to_end(output, ends))
+
+
+class _Counting(StoppingCriteria):
+    """Stops nothing: it is told of every step."""
+
+    def __init__(self, on_tokens: Callable[[int], object]) -> None:
+        self._on_tokens = on_tokens
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        self._on_tokens(len(input_ids))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -74,6 +95,7 @@ def _continued(
     rows: list[list[int]],
     temperature: float,
     max_new_tokens: int,
+    on_tokens: Callable[[int], object] | None,
 ) -> list[list[int]]:
     """What the model writes behind every row; rows are padded on the left."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -89,6 +111,7 @@ def _continued(
         attention_mask=torch.tensor(attended, device=model.device),
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
+        stopping_criteria=StoppingCriteriaList([_Counting(on_tokens)] if on_tokens else []),
         **sampling,
     )
     assert isinstance(outputs, torch.Tensor)

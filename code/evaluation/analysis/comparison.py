@@ -274,6 +274,8 @@ def _note_differences(comparison: Comparison, notices: list[str]) -> None:
         notices.append(f"{comparison.title}: no vanilla run, so no speed-ups; run --method vanilla")
         return
     base = comparison.vanilla.runs[0]
+    if note := base.manifest.cap_note:
+        notices.append(f"{comparison.title}: {note}")
     for method in comparison.methods:
         for run in method.runs:
             if run is not base:

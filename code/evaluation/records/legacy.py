@@ -40,6 +40,8 @@ SETTINGS = {"top_k": "sampling_top_k", "top_p": "sampling_top_p"}
 def upgraded_settings(settings: Mapping[str, Any], device: str | None) -> dict[str, Any]:
     """The flat settings of a manifest of schema 1, with today's names."""
     upgraded = {SETTINGS.get(name, name): value for name, value in settings.items()}
+    upgraded.setdefault("allow_special", False)  # there were no such flags
+    upgraded.setdefault("answer_instruction", None)
     options = upgraded.get("options")
     if isinstance(options, dict):
         upgraded["options"] = {OPTIONS.get(name, name): value for name, value in options.items()}

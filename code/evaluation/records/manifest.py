@@ -47,6 +47,22 @@ class Manifest:
         return self.data.get("questions")
 
     @property
+    def cap_note(self) -> str:
+        """How large drafts may be where that was measured; empty where it was not, or is no
+        limit."""
+        costs = {
+            int(n): cost for n, cost in (self.data.get("tuned") or {}).get("costs", {}).items()
+        }
+        cap = self.settings.get("max_nodes")
+        if cap not in costs:
+            return ""
+        larger = [f"{n} cost {costs[n]:.2f}" for n in sorted(costs) if n > cap][:1]
+        note = (
+            f"drafts hold at most {cap} nodes: verifying them costs {costs[cap]:.2f} vanilla steps"
+        )
+        return f"{note} here, {larger[0]}" if larger else f"{note} here"
+
+    @property
     def end_think(self) -> str | None:
         """The text that ends thinking, None in a family without thinking."""
         return self.data.get("end_think")
@@ -127,6 +143,8 @@ def settings_of(
         "bench": questions["bench"],
         "question_file": questions["question_file"],
         "subset": questions["subset"],
+        "allow_special": questions.get("allow_special", False),
+        "answer_instruction": questions.get("answer_instruction"),
         "questions_hash": fingerprints["questions"],
         "model": fingerprints["model"],
     }

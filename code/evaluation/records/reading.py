@@ -16,8 +16,8 @@ def json_lines(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, object) for every line; `where` names file and line.
 
-    A half-written last line is left out and noted in `notices`. Raises UserError for a file that
-    cannot be read and for any other line that is no JSON object.
+    With `notices` a half-written last line, as a killed run leaves it, is left out and noted there.
+    Raises UserError for a file that cannot be read and for any other line that is no JSON object.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -30,13 +30,16 @@ def json_lines(
         try:
             data = json.loads(line)
         except ValueError as error:  # not JSON, or not UTF-8: a kill may cut inside a character
-            if number == len(lines):
-                if notices is not None:
-                    notices.append(
-                        f"{path}: the last line is half-written (a killed run); it is left out"
-                    )
+            if number == len(lines) and notices is not None:
+                notices.append(
+                    f"{path}: the last line is half-written (a killed run); it is left out"
+                )
                 return
-            raise UserError(f"{where}: not JSON ({getattr(error, 'msg', error)})") from None
+            reason = getattr(error, "msg", error)
+            cut = ", the file may be cut short" if number == len(lines) else ""
+            raise UserError(f"{where}: not JSON ({reason}{cut})") from None
+        except RecursionError:
+            raise UserError(f"{where}: nested too deeply") from None
         if not isinstance(data, dict):
             raise UserError(f"{where}: a JSON object is expected, not a {type(data).__name__}")
         yield where, data

@@ -127,7 +127,7 @@ def find_runs(folder: Path, notices: list[str]) -> list[RunFile]:
                     f" copy {path.stem}.manifest.json beside it"
                 )
             continue
-        if not any(json_lines(path)):
+        if not any(json_lines(path, [])):
             notices.append(f"{path}: no finished question yet")
             continue
         runs.append(read_run(path, notices))

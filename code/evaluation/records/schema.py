@@ -6,7 +6,9 @@ numbers. Older schemas are read, and a record is written back in its own.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -160,7 +162,16 @@ _NUMBERS = (
     "accept_time",
     "other_time",
 )
-_LISTS = ("output_ids", "accept_lengths", "draft_lengths", "draft_source")
+KINDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "list[int]": "a list of whole numbers",
+    "list[str]": "a list of texts",
+    "list[list[Any]]": "a list of pairs",
+}
+"""Types of fields in words."""
 
 
 def parse_record(data: dict[str, Any], where: str) -> Record:
@@ -178,9 +189,55 @@ def parse_record(data: dict[str, Any], where: str) -> Record:
             f"{where}: not a record of schema {schema}: missing or unknown fields: {differing}"
         )
     record = Record(**data)
+    _check_types(record, where)
     if not record.failed:
         _check_numbers(record, where)
+        _check_counts(record, where)
     return record
+
+
+@functools.cache
+def _kinds() -> dict[str, tuple[str, bool]]:
+    """Of every field: the type its annotation names, and may it be None?"""
+    kinds = {}
+    for known in fields(Record):
+        kind, _, alternative = str(known.type).partition(" | ")
+        kinds[known.name] = kind, bool(alternative)
+    return kinds
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "int":
+        return type(value) is int
+    if kind == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind == "str":
+        return isinstance(value, str)
+    if not isinstance(value, list):
+        return False
+    if kind == "list[list[Any]]":
+        return all(isinstance(item, list) and len(item) == 2 for item in value)
+    item_type = {"list[int]": int, "list[str]": str}[kind]
+    return all(type(item) is item_type for item in value)
+
+
+def _check_types(record: Record, where: str) -> None:
+    """Raise UserError for a field of another type than it has; NaN and infinity are no numbers."""
+    wrong = []
+    for name, (kind, may_be_none) in _kinds().items():
+        value = getattr(record, name)
+        if not (value is None and may_be_none) and not _is_kind(value, kind):
+            wrong.append(f"{name} must be {KINDS[kind]}, not {shown(value)}")
+    if wrong:
+        raise UserError(f"{where}: {'; '.join(wrong[:3])}")
+
+
+def shown(value: Any, most: int = 40) -> str:
+    """A value for an error's line."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _check_numbers(record: Record, where: str) -> None:
@@ -188,13 +245,31 @@ def _check_numbers(record: Record, where: str) -> None:
     wrong = []
     for name in _NUMBERS:
         value = getattr(record, name)
-        if not isinstance(value, int | float) or value < 0:
+        if value is None or value < 0:
             wrong.append(name)
-    wrong += [name for name in _LISTS if not isinstance(getattr(record, name), list)]
     if not wrong and record.wall_time == 0:
         wrong = ["wall_time"]
     if wrong:
         raise UserError(
-            f"{where}: {', '.join(wrong)} of a finished generation must be numbers above 0,"
-            " or lists"
+            f"{where}: {', '.join(wrong)} of a finished generation must be numbers of at least 0,"
+            " wall_time above it"
         )
+
+
+def _check_counts(record: Record, where: str) -> None:
+    """Numbers that say the same thing must agree: tokens, steps."""
+    tokens, steps = len(record.output_ids), len(record.accept_lengths)
+    emitted = 1 + sum(record.accept_lengths)  # the first token comes from the prefill
+    if record.new_tokens != tokens or tokens != emitted:
+        raise UserError(
+            f"{where}: new_tokens is {record.new_tokens}, output_ids are {tokens}, accept_lengths"
+            f" and the prefill's token make {emitted}: they must agree"
+        )
+    by_source = sum(count for _, count in record.draft_source if type(count) is int)
+    if len(record.draft_lengths) != steps or by_source != steps:
+        raise UserError(
+            f"{where}: {steps} accept_lengths, {len(record.draft_lengths)} draft_lengths and"
+            f" {by_source} steps of draft_source must be equally many"
+        )
+    if min(record.accept_lengths, default=1) < 1 or min(record.draft_lengths, default=0) < 0:
+        raise UserError(f"{where}: accept_lengths must be at least 1, draft_lengths at least 0")

@@ -33,6 +33,7 @@ plt.rcParams.update(
         "svg.fonttype": "none",
         "axes.titlesize": 10,
         "svg.hashsalt": "spectts",
+        "text.parse_math": False,  # names are data: a dollar sign in them is one
     }
 )
 PHASE_COLOURS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from evaluation.analysis.metrics import SpeedUp
+from model.errors import printable
 
 FORMATS = {"plain": "simple", "markdown": "github", "latex": "latex"}
 UNKNOWN = "-"
@@ -24,9 +25,10 @@ class Table:
 
     def text(self, form: str = "plain") -> str:
         """In one of FORMATS: the first column left, numbers right."""
+        rows = [[printable(cell) for cell in row] for row in self.rows]
         alignment = ["left"] + ["right"] * (len(self.header) - 1)
         return tabulate(
-            self.rows,
+            rows,
             headers=self.header,
             tablefmt=FORMATS[form],
             disable_numparse=True,

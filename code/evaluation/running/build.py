@@ -5,6 +5,7 @@ Below both the command line and the pool's workers.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,11 +15,16 @@ from evaluation import paradigms, tasks
 from evaluation.running.control import Control
 from evaluation.running.runner import Runner, text_positions
 from evaluation.running.spec import ModelSpec, QuestionsSpec, RunSpec
+from evaluation.running.tuning import Tuned, tune
 from evaluation.tasks import Question
 from model import checkpoint, methods
 from model.checkpoint import Loaded
+from model.contract import NO_CAP
+from model.engine import backends
+from model.engine.model import Model
 from model.errors import UserError
 
+UNTUNED = Tuned(threads=0, max_nodes=NO_CAP)
 PROMPT_POSITIONS = 1024
 """Tokens of a prompt, for the estimate of memory before anything is loaded."""
 
@@ -87,12 +93,15 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
         method = replace(spec.method, memory_scope=drafter.scope)
         resolved = replace(spec, model=model, method=method)
         paradigm = paradigms.load(spec.paradigm.name)
-        runners.append(Runner(resolved, loaded, drafter, paradigm, control))
+        runners.append(Runner(resolved, loaded, drafter, paradigm, control, UNTUNED))
         held.append(held_memory(loaded.model.device) - before)
     runners[0].check(questions)
     longest = runners[0].longest_prompt(questions)
     # one cache for all, made once: a larger one would mean new graphs
     loaded.model.reserve(max(runner.rows(longest) for runner in runners))
+    tuned = tune(loaded.model, specs)
+    say_engine(loaded.model, specs[0].model.engine)
+    runners = [_tuned(runner, tuned) for runner in runners]
     for i, runner in enumerate(runners):
         before = held_memory(loaded.model.device)
         runner.prepare(longest)
@@ -104,8 +113,26 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
     ready = []
     for runner, own in zip(runners, held, strict=True):
         spec = replace(runner.spec, model=in_use)
-        ready.append(replace(runner, spec=spec, held_by_others=total - own))
+        ready.append(replace(runner, spec=spec, held=own, held_by_others=total - own))
+    if total and len(runners) > 1:
+        print(f"drafters hold {total / 1e9:.1f} GB of the GPU between their turns", file=sys.stderr)
     return ready
+
+
+def _tuned(runner: Runner, tuned: Tuned) -> Runner:
+    method = replace(runner.spec.method, max_nodes=tuned.max_nodes)
+    return replace(runner, spec=replace(runner.spec, method=method), tuned=tuned)
+
+
+def say_engine(model: Model, asked: str) -> None:
+    """Say why a model runs slower than the machine could, where nobody asked for it."""
+    reason = backends.why_not_faster(model.shape)
+    if asked == "auto" and reason:
+        kind = model.config.model_type
+        print(
+            f"note: '{kind}' models run by the engine {model.engine}; no faster one: {reason}",
+            file=sys.stderr,
+        )
 
 
 def load_target(spec: RunSpec) -> Loaded:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import paradigms
-from evaluation.command import Parser
+from evaluation.command import Parser, real
 from evaluation.running.options import add_options, config_from, method_configs
 from evaluation.running.spec import (
     GenerationSpec,
@@ -26,6 +26,7 @@ from model.engine import backends
 from model.errors import UserError
 
 METHOD_ALIASES = {"baseline": "vanilla"}
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 PUBLISHED_SWITCHES = ("--use-cot-data", "--load-in-8bit")
 PUBLISHED_FLAGS = (
     "--tree-choices",
@@ -143,13 +144,18 @@ def add_model_flags(group: Any) -> None:
         "--chat-template", metavar="FILE", help="a Jinja chat template, for tokenizers without one"
     )
     group.add_argument(
-        "--threads", type=int, default=0, help="CPU threads; 0: as many as PyTorch takes"
+        "--threads",
+        type=int,
+        default=0,
+        help="CPU threads; 0: as many as run a step fastest, measured",
     )
 
 
 def _add_question_flags(group: Any) -> None:
     group.add_argument(
-        "--bench-name", default="mini", help="a task, or a folder of data/ with a question file"
+        "--bench-name",
+        help="a task, or a folder of data/ with a question file; default: the name of"
+        " --question-file, else mini",
     )
     group.add_argument(
         "--question-file", metavar="FILE", help="a question file of your own (JSON lines)"
@@ -164,19 +170,33 @@ def _add_question_flags(group: Any) -> None:
         "--question-end", type=int, help="end of the questions, as in a Python slice"
     )
 
+    group.add_argument(
+        "--allow-special",
+        action="store_true",
+        help="encode the text of special tokens in a question as these tokens, not as text",
+    )
+    group.add_argument(
+        "--answer-instruction",
+        nargs="?",
+        const=BOXED,
+        metavar="TEXT",
+        help="add to every question (not in the published protocol), so that models that are not"
+        f" trained to do so box their answer; without TEXT: {BOXED}".replace("{}", "{...}"),
+    )
+
 
 def _add_generation_flags(group: Any) -> None:
     group.add_argument(
         "--max-new-tokens", type=int, default=1024, help="token budget of one generation"
     )
-    group.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token")
+    group.add_argument("--temperature", type=real, default=0.0, help="0: the likeliest token")
     group.add_argument(
         "--sampling-top-k", type=int, default=0, help="sample from the k likeliest; 0: from all"
     )
     group.add_argument(
         "--sampling-top-p",
         "--top-p",
-        type=float,
+        type=real,
         default=1.0,
         help="sample from the nucleus of this mass; 0 or 1: from all",
     )
@@ -204,8 +224,17 @@ def _add_drafting_flags(group: Any) -> None:
         help="how long a drafter remembers; default: the method's",
     )
     group.add_argument(
-        "--max-nodes", type=int, default=NO_CAP, help="most nodes of any draft, root included"
+        "--max-nodes",
+        type=nodes,
+        metavar="N",
+        help="most nodes of any draft, root included; 'none': each method's own budget; default:"
+        " on a GPU none, on a CPU as many as cost half a vanilla step on top, measured",
     )
+
+
+def nodes(text: str) -> int:
+    """The value of --max-nodes."""
+    return NO_CAP if text == "none" else int(text)
 
 
 def _add_output_flags(group: Any) -> None:
@@ -224,9 +253,9 @@ def _add_worker_flags(group: Any) -> None:
     group.add_argument(
         "--workers", type=int, default=0, help="CPU processes of one thread each, on this machine"
     )
-    group.add_argument("--num-gpus-total", type=float, help="GPUs of all workers together")
+    group.add_argument("--num-gpus-total", type=real, help="GPUs of all workers together")
     group.add_argument(
-        "--num-gpus-per-model", type=float, default=1, help="GPUs a worker's model is placed on"
+        "--num-gpus-per-model", type=real, default=1, help="GPUs a worker's model is placed on"
     )
     group.add_argument(
         "--ray-address",
@@ -251,7 +280,12 @@ def _add_published_flags(group: Any, method: str | None) -> None:
 
 
 def model_spec(args: argparse.Namespace) -> ModelSpec:
-    """Of the flags of `add_model_flags`."""
+    """Of the flags of `add_model_flags`; raises UserError for an engine that is not there."""
+    known = ("auto", *backends.names(), *backends.NAMES_BEFORE)
+    if args.engine not in known:
+        raise UserError(
+            f"--engine is one of auto, {', '.join(backends.names())}, not '{args.engine}'"
+        )
     return ModelSpec(
         path=args.model_path,
         dtype=args.dtype,
@@ -281,9 +315,11 @@ def spec_of(
     return RunSpec(
         model=model_spec(args),
         questions=QuestionsSpec(
-            bench=args.bench_name,
+            bench=args.bench_name or bench_of(args.question_file),
             question_file=args.question_file,
             subset=args.subset,
+            allow_special=args.allow_special,
+            answer_instruction=args.answer_instruction,
             begin=args.question_begin,
             end=args.question_end,
         ),
@@ -316,6 +352,12 @@ def spec_of(
         answer_file=answer_file,
         warmup=args.warmup,
     )
+
+
+def bench_of(question_file: str | None) -> str:
+    """The benchmark's name where none is given: a question file's own, so that its records get a
+    folder of their own."""
+    return Path(question_file).stem if question_file else "mini"
 
 
 def chosen_paradigm(args: argparse.Namespace) -> str:

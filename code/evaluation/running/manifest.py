@@ -42,6 +42,8 @@ def build(runner: Runner, argv: list[str], questions: list[Question]) -> Manifes
         "versions": versions(),
         "device": device_name(model),
         "threads": torch.get_num_threads(),
+        "tuned": {"costs": runner.tuned.costs},
+        "held_memory": runner.held,
         "attention": attention(model),
     }
     # as it will be read back: tuples become lists

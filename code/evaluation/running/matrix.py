@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evaluation.interrupts import Interrupted
 from evaluation.running.resuming import SOME_FAILED
 from evaluation.running.spec import answer_path
 
@@ -134,13 +136,23 @@ def _run_in_turn(commands: Sequence[Sequence[str]]) -> int:
         process = subprocess.Popen(command)
         try:
             code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # Ctrl-C reaches the run too; it ends by itself and loses nothing
+        except KeyboardInterrupt as stop:
+            end(process, stop)
             raise
         if code not in GOES_ON:
             return code
         result = result or code
     return result
+
+
+def end(process: subprocess.Popen, stop: KeyboardInterrupt) -> None:
+    """Wait for a run that is to end: it loses nothing.
+
+    Ctrl-C in a terminal has reached it too, SIGTERM has not.
+    """
+    if isinstance(stop, Interrupted) and stop.number == signal.SIGTERM:
+        process.terminate()
+    process.wait()
 
 
 @dataclass
@@ -167,10 +179,10 @@ class _Gpus:
             self.has_failed |= process.wait() != 0
         self.running.clear()
 
-    def stop(self) -> None:
-        """End all runs: they have been interrupted, and lose nothing."""
+    def stop(self, stop: KeyboardInterrupt) -> None:
+        """End all runs."""
         for process in self.running.values():
-            process.wait()
+            end(process, stop)
 
     def _is_free(self, name: str) -> bool:
         process = self.running.get(name)
@@ -190,8 +202,8 @@ def _run_beside(commands: Sequence[Sequence[str]], names: Sequence[str]) -> int:
         for command in commands:
             gpus.start(command)
         gpus.finish()
-    except KeyboardInterrupt:
-        gpus.stop()
+    except KeyboardInterrupt as stop:
+        gpus.stop(stop)
         raise
     if gpus.has_failed:
         print("error: a run has failed (see above); the same command goes on", file=sys.stderr)

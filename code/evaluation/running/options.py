@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.command import real
 from model import methods
 from model.errors import UserError
 
@@ -47,6 +48,8 @@ class Option:
     def value(self, text: str) -> Any:
         """A flag's value; raises ValueError where it is of another type."""
         kind: Any = type(self.field.default)
+        if kind is float:
+            return real(text)
         return text if self.field.default is None else kind(text)
 
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence as Items
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import paradigms
+from evaluation import interrupts, paradigms
 from evaluation.records.manifest import Manifest
 from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
@@ -30,7 +33,7 @@ from evaluation.running.resuming import remaining, report_failures, resumable
 from evaluation.running.runner import Runner, failed_records
 from evaluation.running.sharing import Sharing
 from evaluation.running.spec import RunSpec, WorkersSpec
-from evaluation.running.turns import answer, collect_garbage, listener, rotated
+from evaluation.running.turns import answer, collect_garbage, listener, rotated, with_cap
 from evaluation.tasks import Question
 from model.engine.sequence import Sequence
 from model.errors import UserError, first_line
@@ -46,6 +49,9 @@ TRIES = 3
 """A question is given to a worker, and then at most twice to another."""
 START_SECONDS = 600
 """Loading a large model from a slow disk."""
+REACH_SECONDS = 5
+HEALTH_SECONDS = 12
+"""For a cluster's address to answer, and for the cluster to say that it is well."""
 STATUS_SECONDS = 0.2
 """How long workers have to say what they are at."""
 Writers = dict[str, RecordWriter]
@@ -112,13 +118,19 @@ class Worker:
             described.append(RunDescription(runner.spec, written, runner.generations))
         return described
 
-    def answer(self, question: Question, methods: tuple[str, ...]) -> list[list[Record]]:
-        """All records of a question, for each of the methods in turn."""
+    def answer(
+        self, question: Question, methods: tuple[str, ...], max_nodes: int
+    ) -> list[list[Record]]:
+        """All records of a question, for each of the methods in turn.
+
+        `max_nodes` is what the first worker that was ready found to pay: one cap for all.
+        """
         begun = time.perf_counter()
         collect_garbage()
         answers = []
         for method in methods:
-            records = answer(self._runners[method], question, methods, self)
+            runner = with_cap(self._runners[method], max_nodes)
+            records = answer(runner, question, methods, self)
             answers.append(self._sharing.mark(records))
         self._seconds += time.perf_counter() - begun
         return answers
@@ -272,7 +284,8 @@ class Pool:
         while pending and self.idle:
             worker, job = self.idle.pop(), pending.popleft()
             self.tries.update((job.question.id, method) for method in job.methods)
-            self.busy[worker.answer.remote(job.question, job.methods)] = Busy(worker, job)
+            cap = self.described[0].spec.method.max_nodes
+            self.busy[worker.answer.remote(job.question, job.methods, cap)] = Busy(worker, job)
 
     def _finish_question(
         self,
@@ -353,15 +366,17 @@ def connect(plan: Placement) -> Placement:
         options["include_dashboard"] = False
         if not plan.gpus:
             options["num_cpus"] = max(plan.workers, os.cpu_count() or 1)
+    if plan.address:
+        check_reachable(plan.address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         if not plan.address:
             raise UserError(f"cannot start Ray on this machine: {reason}") from None
-        raise UserError(
-            f"cannot reach Ray at {plan.address}: {reason}; start it with: ray start --head"
-        ) from None
+        raise UserError(unreachable(plan.address, reason)) from None
+    finally:
+        interrupts.listen_again()  # Ray sets a handler of its own
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0)
     takes_what_is_there = plan.address and not plan.workers
@@ -374,6 +389,36 @@ def connect(plan: Placement) -> Placement:
     if gpus and plan.gpus:
         return replace(plan, workers=max(1, int(gpus / plan.gpus)))
     return replace(plan, workers=max(1, int(resources.get("CPU", 1))), gpus=0)
+
+
+def check_reachable(address: str) -> None:
+    """Raise UserError within seconds where no Ray cluster answers at this address.
+
+    Ray itself would try for minutes. `auto` is looked up by Ray.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"--ray-address is HOST:PORT or 'auto', not '{address}'")
+    try:
+        with socket.create_connection((host, int(port)), timeout=REACH_SECONDS):
+            pass
+    except OSError as error:
+        raise UserError(unreachable(address, error.strerror or str(error))) from None
+    if address.startswith("ray://"):
+        return
+    asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        is_ray = not subprocess.run(asked, capture_output=True, timeout=HEALTH_SECONDS).returncode
+    except subprocess.TimeoutExpired:
+        is_ray = False
+    if not is_ray:
+        raise UserError(unreachable(address, "something listens there, but it is no Ray cluster"))
+
+
+def unreachable(address: str, reason: str) -> str:
+    return f"cannot reach Ray at {address}: {reason}; start it with: ray start --head"
 
 
 def run_pool(specs: Items[RunSpec], argv: list[str], questions: list[Question]) -> int:

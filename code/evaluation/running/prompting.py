@@ -10,13 +10,48 @@ from transformers import PreTrainedTokenizerBase
 from evaluation.paradigms import Answer, Message
 from model.families import Family
 
+CUT = "\ue000"
+"""A private character that marks where a special token's text is cut in two."""
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """The chat template's text, encoded without special tokens added (the template has them)."""
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], allow_special: bool = False
+) -> list[int]:
+    """The chat template's text, encoded without special tokens added (the template has them).
+
+    Messages are data: the text of a special token in them is encoded as text, unless
+    `allow_special`.
+    """
+    found = [] if allow_special else special_texts(tokenizer, messages)
+    if found:
+        messages = [{**message, "content": _cut(message["content"], found)} for message in messages]
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
     )
-    return tokenizer.encode(text, add_special_tokens=False)
+    assert isinstance(text, str)
+    if not found:
+        return tokenizer.encode(text, add_special_tokens=False)
+    ids: list[int] = []
+    for piece in text.split(CUT):
+        ids += tokenizer.encode(piece, add_special_tokens=False)
+    return ids
+
+
+def special_texts(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[str]:
+    """The special tokens whose text stands in these messages, the longest first."""
+    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    found = []
+    for token in known:
+        if len(token) > 1 and any(token in message["content"] for message in messages):
+            found.append(token)
+    return sorted(found, key=lambda token: (-len(token), token))
+
+
+def _cut(content: str, tokens: list[str]) -> str:
+    """The content with every special token's text cut after its first character."""
+    for token in tokens:
+        content = content.replace(token, token[0] + CUT + token[1:])
+    return content
 
 
 def answer_of(

@@ -15,16 +15,17 @@ from evaluation.paradigms import Answer, GenerationKey, Message, user
 from evaluation.records.schema import Record
 from evaluation.running.control import POSITIONS, Control
 from evaluation.running.meter import Meter
-from evaluation.running.prompting import answer_of, prompt_ids
+from evaluation.running.prompting import answer_of, prompt_ids, special_texts
 from evaluation.running.recording import failed_record, finished_record
 from evaluation.running.spec import RunSpec
+from evaluation.running.tuning import ROWS, Tuned
 from evaluation.tasks import Question
 from model.checkpoint import Loaded
-from model.contract import Drafter, Request
+from model.contract import NO_CAP, Drafter, Request
 from model.engine.decode import check, generate
 from model.engine.forward import Wanted
 from model.engine.sequence import Sequence
-from model.errors import UserError
+from model.errors import UserError, printable
 
 WARMUP_TOKENS = 64
 
@@ -50,8 +51,11 @@ class Runner:
     drafter: Drafter
     paradigm: ModuleType
     control: Control
+    tuned: Tuned
+    held: int = 0
+    """Bytes of device memory that the drafter holds, at work or not."""
     held_by_others: int = 0
-    """Bytes of device memory that the drafters of the other methods in turn hold."""
+    """The same of the other methods in turn."""
 
     @property
     def generations(self) -> int:
@@ -66,7 +70,7 @@ class Runner:
             after = int(generation.thinking_budget * generation.max_new_tokens)
             forcing = loaded.family.forcing(loaded.tokenizer, after)
         return Request(
-            prompt_ids=prompt_ids(loaded.tokenizer, messages),
+            prompt_ids=prompt_ids(loaded.tokenizer, messages, self.spec.questions.allow_special),
             max_new_tokens=generation.max_new_tokens,
             temperature=generation.temperature,
             sampling_top_k=generation.sampling_top_k,
@@ -82,17 +86,33 @@ class Runner:
 
     def first_request(self, question: Question) -> Request:
         """The request a question begins with."""
-        return self.request(question, [user(question.text)], GenerationKey())
+        return self.request(question, [user(self.asked(question))], GenerationKey())
+
+    def asked(self, question: Question) -> str:
+        """The question's text as it is asked."""
+        instruction = self.spec.questions.answer_instruction
+        return f"{question.text}\n\n{instruction}" if instruction else question.text
 
     def check(self, questions: list[Question]) -> None:
-        """Raise UserError for a question that does not fit the model's context."""
+        """Raise UserError for a question that does not fit the model's context.
+
+        Says how many hold the text of special tokens, and what becomes of it.
+        """
+        special: dict[str, None] = {}
         for question in questions:
             check(self.loaded.model, self.first_request(question))
+            special |= dict.fromkeys(special_texts(self.loaded.tokenizer, [user(question.text)]))
+        if special:
+            names = printable(", ".join(special))
+            how = "these tokens" if self.spec.questions.allow_special else "text"
+            print(
+                f"note: special tokens in questions ({names}) are encoded as {how}", file=sys.stderr
+            )
 
     @property
     def nodes(self) -> int:
         """Most nodes of a draft."""
-        return min(self.spec.method.max_nodes, self.drafter.needs.max_nodes)
+        return min(self.spec.method.max_nodes or NO_CAP, self.drafter.needs.max_nodes)
 
     def longest_prompt(self, questions: list[Question]) -> int:
         """Tokens of the longest first prompt."""
@@ -105,7 +125,7 @@ class Runner:
 
     def rows(self, longest_prompt: int) -> int:
         """Cache rows that takes."""
-        return max(self.positions(longest_prompt) + self.nodes, POSITIONS)
+        return max(self.positions(longest_prompt) + self.nodes, POSITIONS, ROWS)
 
     def prepare(self, longest_prompt: int) -> None:
         """Allocate for the longest text and record the engine's graphs: nothing is timed yet."""
@@ -140,7 +160,7 @@ class Runner:
         records: list[Record] = []
 
         def ask(choice: int, messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
-            listener.generation(f"{question.id} s{sample} r{round}")
+            listener.generation(f"{printable(question.id)} s{sample} r{round}")
             key = GenerationKey(choice, sample, round)
             record, answer = self._generate(question, messages, key, listener.step)
             records.append(record)
@@ -148,7 +168,7 @@ class Runner:
 
         for choice in range(self.spec.paradigm.num_choices):
             generate_choice = functools.partial(ask, choice)
-            self.paradigm.run(question.text, generate_choice, self.spec.paradigm.config)
+            self.paradigm.run(self.asked(question), generate_choice, self.spec.paradigm.config)
         return records
 
     def _generate(
@@ -169,7 +189,7 @@ class Runner:
         control_before = self.control.step_time()
         meter = Meter(model.device)
         try:
-            generation = generate(model, self.drafter, request, spec.method.max_nodes, on_step)
+            generation = generate(model, self.drafter, request, self.nodes, on_step)
         except UserError:
             raise
         except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from evaluation.records.schema import Record
+from model.errors import UserError
 
 
 def device_name(device: torch.device) -> str:
@@ -31,6 +33,32 @@ def device_folder(device: torch.device) -> Path:
     return Path(tempfile.gettempdir()) / f"spectts-bench-locks-{user}" / device_name(device)
 
 
+def own_folder(folder: Path) -> Path:
+    """Make the folder, for this user alone.
+
+    Raises UserError where it, or the one it lies in, is a link, no folder or somebody else's: the
+    temporary directory is everybody's, and what others put there is not written to.
+    """
+    for part in (folder.parent, folder):
+        try:
+            part.mkdir(mode=0o700, exist_ok=True)
+            found = part.lstat()
+        except OSError as error:
+            raise UserError(_blocked(part, error.strerror or str(error))) from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise UserError(_blocked(part, "it is a link or no folder"))
+        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+            raise UserError(_blocked(part, "it belongs to another user"))
+    return folder
+
+
+def _blocked(folder: Path, reason: str | None) -> str:
+    return (
+        f"cannot hold this run's lock in {folder}: {reason}; remove it, or set TMPDIR to a folder"
+        " of your own"
+    )
+
+
 class Sharing:
     """Registers a run on a device; `group` is one number for all workers of a run.
 
@@ -42,10 +70,12 @@ class Sharing:
     ) -> None:
         self._is_oversubscribed = is_oversubscribed
         self._group = group or os.getpid()
-        self._folder = device_folder(device)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self._folder / f"{self._group}-{os.getpid()}.lock")
-        self._lock.acquire()
+        self._folder = own_folder(device_folder(device))
+        self._lock = FileLock(self._folder / f"{self._group}-{os.getpid()}.lock", mode=0o600)
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            raise UserError(_blocked(self._folder, error.strerror)) from None
 
     def mark(self, records: list[Record]) -> list[Record]:
         """The records, marked where another run lives on the device."""
@@ -63,11 +93,13 @@ class Sharing:
         for file in self._folder.glob("*.lock"):
             if file.name.startswith(f"{self._group}-"):
                 continue
-            other = FileLock(file)
+            other = FileLock(file, mode=0o600)
             try:
                 other.acquire(blocking=False)
             except Timeout:
                 has_others = True
+            except OSError:  # a foreign file
+                continue
             else:
                 other.release()
                 file.unlink(missing_ok=True)

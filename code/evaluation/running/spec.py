@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.contract import NO_CAP, Scope
+from model.contract import Scope
 from model.errors import UserError
 from model.paths import DATA
 
@@ -39,7 +39,7 @@ class ModelSpec:
     chat_template: str | None = None
     """A file, for tokenizers without one."""
     threads: int = 0
-    """CPU threads; 0: as many as PyTorch takes."""
+    """CPU threads; 0: as many as run a step fastest."""
 
     def __post_init__(self) -> None:
         _at_least("--threads", self.threads, 0)
@@ -52,6 +52,10 @@ class QuestionsSpec:
     bench: str = "mini"
     question_file: str | None = None
     subset: str = "all"
+    allow_special: bool = False
+    """Is the text of special tokens in questions encoded as these tokens?"""
+    answer_instruction: str | None = None
+    """Added to every question."""
     begin: int | None = None
     end: int | None = None
 
@@ -65,10 +69,12 @@ class MethodSpec:
     """The method's option objects, outermost first (`model.methods.configure`)."""
     memory_scope: Scope | None = None
     """None: the method's own."""
-    max_nodes: int = NO_CAP
+    max_nodes: int | None = None
+    """Most nodes of a draft, root included; None: as many as pay on this machine (`tuning.py`)."""
 
     def __post_init__(self) -> None:
-        _at_least("--max-nodes", self.max_nodes, 1)
+        if self.max_nodes is not None:
+            _at_least("--max-nodes", self.max_nodes, 1)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,12 @@ def answer(
     return asked.answer(question, listener(runner, listen))
 
 
+def with_cap(runner: Runner, max_nodes: int) -> Runner:
+    """The runner with another cap on its drafts."""
+    method = replace(runner.spec.method, max_nodes=max_nodes)
+    return replace(runner, spec=replace(runner.spec, method=method))
+
+
 def listener(runner: Runner, listen: Listener) -> Listener:
     """Says which method is at work."""
     return Prefixed(listen, f"{runner.spec.method.name} ")

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from model.engine.shape import Shape
 
 
+NAMES_BEFORE = ("graph", "compile")
+"""Engines before version 0.2: still understood."""
+
+
 class BackendFailed(Exception):
     """This backend cannot run the step here; its message says why."""
 
@@ -128,6 +132,13 @@ def chosen(engine: str, shape: Shape) -> list[str]:
             order.append(name)
         name = load(name).fallback
     return order
+
+
+def why_not_faster(shape: Shape) -> str:
+    """Why this model runs by a slower engine than the device has; empty where it does not."""
+    on_cpu = all(device.type == "cpu" for device in shape.devices)
+    fastest = "torchscript" if on_cpu else "cuda_graph"
+    return load(fastest).unsupported(shape)
 
 
 def _by_its_name_today(engine: str, shape: Shape) -> str:

@@ -1,0 +1,97 @@
+"""What a run measures of the machine before it begins: threads, and how large a draft may be.
+
+On a GPU verifying 60 nodes costs about as much as one, and the published budgets suit it. On a CPU
+every node costs: there a draft holds as many nodes as half a vanilla step on top pays for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from evaluation.records.manifest import Manifest, read_manifest
+from evaluation.running.spec import RunSpec
+from model.contract import NO_CAP
+from model.engine.measure import verify_seconds
+from model.engine.model import Model
+
+MOST_COST = 1.5
+"""Vanilla steps that verifying a draft may cost."""
+LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Nodes tried, the root counted."""
+CONTEXT = 256
+"""Cached tokens behind which they are."""
+ROWS = CONTEXT + LADDER[-1] + 1
+"""Of the cache."""
+REPEATS = 7
+GAIN = 0.9
+"""One more thread must bring a tenth: fewer leave the machine to others, and suffer less from
+them."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found, or taken over from the run that is gone on with."""
+
+    threads: int
+    max_nodes: int
+    costs: dict[int, float] = field(default_factory=dict)
+    """Vanilla steps of verifying so many nodes, as far as was measured."""
+
+
+def tune(model: Model, specs: Sequence[RunSpec]) -> Tuned:
+    """Settle what the specifications leave open. The model's cache holds ROWS rows at least."""
+    begun = _begun(specs)
+    threads = specs[0].model.threads or begun.get("threads") or fastest_threads(model)
+    if model.device.type == "cpu":
+        torch.set_num_threads(threads)
+    asked = specs[0].method.max_nodes or (begun.get("spec") or {}).get("method", {}).get(
+        "max_nodes"
+    )
+    if asked:
+        return Tuned(threads, asked, (begun.get("tuned") or {}).get("costs", {}))
+    if model.device.type != "cpu":
+        return Tuned(threads, NO_CAP)
+    costs = node_costs(model)
+    paying = [nodes for nodes, cost in costs.items() if cost <= MOST_COST]
+    reaches_end = len(costs) == len(LADDER) and len(paying) == len(costs)
+    return Tuned(threads, NO_CAP if reaches_end else max(paying, default=LADDER[0]), costs)
+
+
+def _begun(specs: Sequence[RunSpec]) -> dict:
+    """The manifest's content of a run that is gone on with; empty where all begin anew."""
+    for spec in specs:
+        if spec.path.exists() and spec.path.stat().st_size:
+            manifest: Manifest = read_manifest(spec.path)
+            if manifest.data:
+                return manifest.data
+    return {}
+
+
+def node_costs(model: Model) -> dict[int, float]:
+    """Vanilla steps of verifying n nodes, up to the first n that costs too much."""
+    vanilla = verify_seconds(model, 1, CONTEXT, REPEATS)
+    costs = {}
+    for nodes in LADDER:
+        costs[nodes] = verify_seconds(model, nodes, CONTEXT, REPEATS) / vanilla
+        if costs[nodes] > MOST_COST:
+            break
+    return costs
+
+
+def fastest_threads(model: Model) -> int:
+    """How many CPU threads run a vanilla step fastest; on a GPU as many as PyTorch takes."""
+    most = torch.get_num_threads()
+    if model.device.type != "cpu":
+        return most
+    best, best_seconds, count = 1, float("inf"), 1
+    while count <= min(most, os.cpu_count() or 1):
+        torch.set_num_threads(count)
+        seconds = verify_seconds(model, 1, CONTEXT, REPEATS)
+        if seconds > GAIN * best_seconds:
+            break
+        best, best_seconds, count = count, seconds, 2 * count
+    return best
