@@ -5,6 +5,6 @@ import sys
 __version__ = "0.3.0"
 
 if sys.argv[:1] == ["-m"]:  # `python -m evaluation.X` imports this first
-    from evaluation.interrupts import end_while_importing
+    from evaluation.running.interrupts import end_while_importing
 
     end_while_importing()

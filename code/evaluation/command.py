@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from evaluation import __version__, interrupts
+from evaluation import __version__
+from evaluation.running import interrupts
 from model.errors import UserError, printable
 
 INTERRUPTED = 130

@@ -16,7 +16,7 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from evaluation.interrupts import end_while_importing
+    from evaluation.running.interrupts import end_while_importing
 
     end_while_importing()
 

@@ -17,6 +17,8 @@ import pytest
 
 from evaluation import spectts
 from evaluation.running.cli import parse
+from evaluation.running.several import parse_several
+from evaluation.running.spec import RunSpec
 
 CODE = Path(__file__).resolve().parents[1]
 ROOT = CODE.parent
@@ -120,15 +122,29 @@ def published(shop: Shop, command: str) -> None:
         environment[name] = value
     said = shop.run(shlex.join(words), DRY_RUN="1", **{**environment, "EXTRAS": "test,ray"})
     launched = [line for line in said.splitlines() if "evaluation.inference" in line]
-    assert len(launched) >= 24
-    for line in launched:
-        launcher(shop, line)
+    runs = [run for line in launched for run in launcher(shop, line)]
+    assert len(runs) >= 24
 
 
-def launcher(shop: Shop, command: str) -> None:
+def launcher(shop: Shop, command: str) -> list[RunSpec]:
     """Its flags make a specification: what a run begins with, before anything is loaded."""
     words = shlex.split(command)
-    parse(words[words.index("evaluation.inference") + 1 :])
+    flags = words[words.index("evaluation.inference") + 1 :]
+    return parse_several(flags) if "--methods" in flags else [parse(flags)]
+
+
+def small_model(shop: Shop, command: str) -> None:
+    """small.sh on the mini target and a question file, as with a model of the user's."""
+    words = [word for word in command.split() if "=" not in word]
+    questions = shop.folder / "own.jsonl"
+    questions.write_text('{"question_id": 1, "turns": ["What is 2 + 3?"], "answer": "5"}\n')
+    knobs = {"LIMIT": "1", "METHODS": "vanilla pld", "MAX_NEW_TOKENS": "10", "DTYPES": "float32"}
+    knobs |= {"PARADIGMS": "multi_round", "TEMPERATURES": "0.0", "MODEL_PATH": "mini"}
+    out = str(shop.folder / "small")
+    said = shop.run(
+        " ".join(words), OUT=out, QUESTION_FILE=str(questions), EXTRAS="test,ray", **knobs
+    )
+    assert "speed-up" in said and "exact" in said
 
 
 def workers(shop: Shop, command: str) -> None:
@@ -180,10 +196,11 @@ def nothing(shop: Shop, command: str) -> None:
     """Changes a folder or an environment, and nothing of ours."""
 
 
-RULES: list[tuple[str, Callable[[Shop, str], None]]] = [
+RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^(?:\w+=.*)?bash code/scripts/mini\.sh", small),
     (r"bash code/scripts/test\.sh", checks),
     (r"^(?:\w+=.*)?bash scripts/(qwen3|deepseek)\.sh", published),
+    (r"^(?:\w+=.*)?bash scripts/small\.sh", small_model),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),

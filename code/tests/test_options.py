@@ -108,10 +108,10 @@ def test_the_console_command(monkeypatch, capsys):
             spectts.main()
         assert stop.value.code == 0, command
     monkeypatch.setattr(sys, "argv", ["spectts", "--version"])
-    assert spectts.main() == 0 and "spectts-bench 0.2.0" in capsys.readouterr().out
+    assert spectts.main() == 0 and "spectts-bench 0.3.0" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["spectts", "run", "--version"])
     with pytest.raises(SystemExit) as stop:
         spectts.main()
-    assert stop.value.code == 0 and "spectts-bench 0.2.0" in capsys.readouterr().out
+    assert stop.value.code == 0 and "spectts-bench 0.3.0" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["spectts", "fly"])
     assert "no command 'fly'" in stopped(spectts.main, capsys)

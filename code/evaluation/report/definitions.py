@@ -13,7 +13,7 @@ speed-up   ratio of totals: (tokens / seconds of the method) / (tokens / seconds
            is the ratio before a correction, where there was one: times without what was waited for
            a core, where that is more than 1 %; times in control steps, where these make vanilla's
            time a token steadier by a fifth (6 questions or more), or differ between the two methods
-           by more than 10 % and three standard errors
+           by more than 28 % and three standard errors
 control    a few vanilla steps of fixed shape, timed between generations, under 1 % of the time;
            waits for a core are known on Linux, on a CPU with one thread
 noise      how far apart two equal methods could be on these questions (95 %): 1.96 sqrt(2 / n)

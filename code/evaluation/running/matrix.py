@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation.interrupts import Interrupted
+from evaluation.running.interrupts import Interrupted
 from evaluation.running.resuming import SOME_FAILED
 from evaluation.running.spec import answer_path
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import interrupts, paradigms
+from evaluation import paradigms
 from evaluation.records.manifest import Manifest
 from evaluation.records.schema import Record
 from evaluation.records.writer import RecordWriter
-from evaluation.running import manifest
+from evaluation.running import interrupts, manifest
 from evaluation.running.build import build_runs
 from evaluation.running.progress import PoolProgress, Status
 from evaluation.running.resuming import remaining, report_failures, resumable

@@ -42,8 +42,14 @@ def load_head(path: str, target_config: Any, vocab_size: int) -> Eagle3Head:
     folder = _folder(path)
     config = _read_json(folder / "config.json")
     tensors = _canonical(_read_folder(folder))
-    shape = Published(path, config, tensors).head_config(target_config, vocab_size)
-    head = Eagle3Head(shape)
+    try:
+        shape = Published(path, config, tensors).head_config(target_config, vocab_size)
+        head = Eagle3Head(shape)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{path}: its config.json is not that of an EAGLE-3 head"
+            f" ({type(error).__name__}: {first_line(error)}); copy the head again"
+        ) from None
     membership = tensors.pop("t2d", None)
     if shape.draft_vocab == shape.vocab:
         tensors.setdefault("d2t", torch.zeros(shape.vocab, dtype=torch.long))
@@ -191,9 +197,12 @@ def _folder(path: str) -> Path:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the head's {file}: {error}") from None
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read the head's {file}: {first_line(error)}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"the head's {file} is no JSON object")
+    return data
 
 
 def _read_folder(folder: Path) -> dict[str, torch.Tensor]:
