@@ -154,7 +154,7 @@ def test_waits_and_load_are_read_where_linux_tells(monkeypatch, tmp_path):
 
 
 def test_drafts_are_capped_where_nodes_cost_too_much(monkeypatch):
-    costs = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.25, 6: 1.4, 8: 1.49, 12: 1.9}
+    costs = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.25, 6: 1.4, 8: 1.49, 12: 1.9, 16: 2.6, 24: 4.0}
     asked = []
 
     def seconds(model, nodes, context, repeats):
@@ -166,7 +166,7 @@ def test_drafts_are_capped_where_nodes_cost_too_much(monkeypatch):
     model = Model(qwen3())
     before = torch.get_num_threads()
     tuned = tuning.tune(model, [with_threads(spec)])
-    assert tuned.max_nodes == 8 and max(asked) == 12 and tuned.costs[12] == pytest.approx(1.9)
+    assert tuned.max_nodes == 8 and max(asked) == 16 and tuned.costs[12] == pytest.approx(1.9)
     monkeypatch.setattr(tuning, "verify_seconds", lambda *_: 1.0)
     assert tuning.tune(model, [with_threads(spec)]).max_nodes == NO_CAP
     torch.set_num_threads(before)

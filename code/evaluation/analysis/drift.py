@@ -26,9 +26,9 @@ FEWEST = 6
 SEEN_WAIT = 0.01
 """Share of the time that was waited, from which on it is taken off."""
 SEEN_LOAD = 0.25
-"""Control steps of two methods that differ by more than this (in logarithm) are corrected for, where
-that is also more than three standard errors. Methods in turn differ by up to 0.2 by the control's own
-sampling (measured beside a load that came and went)."""
+"""Control steps of two methods that differ by more than this (in logarithm) are corrected for,
+where that is also more than three standard errors. Methods in turn differ by up to 0.2 by the
+control's own sampling (measured beside a load that came and went)."""
 ERRORS = 3.0
 NORMAL_95 = 1.96
 

@@ -228,7 +228,7 @@ def _add_drafting_flags(group: Any) -> None:
         type=nodes,
         metavar="N",
         help="most nodes of any draft, root included; 'none': each method's own budget; default:"
-        " on a GPU none, on a CPU as many as cost half a vanilla step on top, measured",
+        " on a GPU none, on a CPU as many as pay, measured",
     )
 
 

@@ -12,6 +12,7 @@ V vocabulary, A feature layers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from model.engine.backends import Backend
 from model.engine.backends.eager import Eager
 from model.engine.cache import KVCache
 from model.engine.forward import Output, Segment, Wanted
+from model.engine.packed_linears import PackedLinears
 from model.engine.shape import Shape
 
 TOLERANCE = 1e-4
@@ -99,9 +101,14 @@ class TracedStep:
 class _Forward(torch.nn.Module):
     """(ids, positions, cache, slot, start[, mask]) -> logits [T, V][, features [T, A*H]]."""
 
-    def __init__(self, network: PreTrainedModel, feature_layers: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        feature_layers: tuple[int, ...],
+        packed: PackedLinears | None,
+    ) -> None:
         super().__init__()
-        self.network, self.feature_layers = network, feature_layers
+        self.network, self.feature_layers, self.packed = network, feature_layers, packed
 
     def forward(
         self,
@@ -133,6 +140,7 @@ class TorchScript(Backend):
     def __init__(self, network: PreTrainedModel, cache: KVCache, shape: Shape) -> None:
         super().__init__(network, cache, shape)
         self._eager = Eager(network, cache, shape)
+        self._packed = PackedLinears.of(network)
         self._graphs: dict[tuple[bool, tuple[int, ...]], torch.nn.Module | None] = {}
         """By (masked?, feature layers); None: it could not be recorded."""
 
@@ -180,12 +188,14 @@ class TorchScript(Backend):
     def _record(
         self, inputs: tuple[torch.Tensor, ...], feature_layers: tuple[int, ...]
     ) -> torch.nn.Module | None:
-        forward = _Forward(self.network, feature_layers).eval()
+        forward = _Forward(self.network, feature_layers, self._packed).eval()
+        recording = self._packed.recording() if self._packed else contextlib.nullcontext()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its age, and of shapes read in Python
             try:
                 expected = forward(*inputs)
-                graph = torch.jit.trace(forward, inputs, check_trace=False)
+                with recording:
+                    graph = torch.jit.trace(forward, inputs, check_trace=False)
                 for _ in range(WARM_UP_RUNS):
                     results = graph(*inputs)
             except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
