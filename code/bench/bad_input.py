@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -25,6 +27,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ sys.path.insert(0, str(CODE))
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
+from pebble import ProcessPool
 from tqdm import tqdm
 
 from evaluation import (
@@ -54,6 +58,7 @@ from model.paths import MINI
 
 SECONDS = 120
 """A case may take."""
+CASES_A_WORKER = 150
 TINY = ["--question-end", "1", "--max-new-tokens", "4", "--threads", "1", "--max-nodes", "4"]
 BAD_WORDS = (
     "",
@@ -417,32 +422,81 @@ def attempt(case: Case, whole: Path) -> Outcome:
             os.chdir(CODE)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A case that did not end as it must."""
+
+    name: str
+    code: int | None
+    last_lines: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one case."""
+
+    is_refused: bool
+    failure: Failure | None
+
+
+def attempt_number(number: int, whole: Path, seed: int, only: str) -> Result:
+    """Case `number` of those chosen, in a worker: cases hold functions, which do not travel."""
+    torch.set_num_threads(1)
+    case = chosen_cases(whole, seed, only)[number]
+    outcome = attempt(case, whole)
+    failure = None
+    if not outcome.is_good:
+        lines = outcome.said.strip().splitlines()[-6:]
+        failure = Failure(case.name, outcome.code, lines)
+    return Result(outcome.code == 2, failure)
+
+
+@functools.cache
+def chosen_cases(whole: Path, seed: int, only: str) -> list[Case]:
+    """Once a worker."""
+    return [case for case in all_cases(whole, seed) if only in case.name]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cases", type=int, default=2000, help="of all there are, at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose name holds these words")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
         make_inputs(whole)
-        every = [case for case in all_cases(whole, args.seed) if args.only in case.name]
-        cases = every[: args.cases]
-        failed, refused, begun = [], 0, time.monotonic()
-        for case in tqdm(cases, unit="case", mininterval=5):
-            outcome = attempt(case, whole)
-            refused += outcome.code == 2
-            if not outcome.is_good:
-                failed.append(case.name)
-                last = outcome.said.strip().splitlines()[-6:]
-                tqdm.write(f"\nFAILED (exit code {outcome.code}): {case.name}")
-                tqdm.write("\n".join("    " + line[:200] for line in last))
+        every = chosen_cases(whole, args.seed, args.only)
+        count = min(args.cases, len(every))
+        results = list(run_all(count, whole, args))
+    failed = sum(result.failure is not None for result in results)
+    refused = sum(result.is_refused for result in results)
     print(
-        f"{len(cases)} cases of {len(every)}: {refused} refused in one line,"
-        f" {len(failed)} failed, {time.monotonic() - begun:.0f} s"
+        f"{count} cases of {len(every)}: {refused} refused in one line, {failed} failed,"
+        f" {time.monotonic() - begun:.0f} s"
     )
     return int(bool(failed))
+
+
+def run_all(count: int, whole: Path, args: argparse.Namespace) -> Iterator[Result]:
+    """In workers, which are replaced now and then: PyTorch never frees a recorded graph."""
+    context = multiprocessing.get_context("spawn")
+    workers = ProcessPool(args.jobs, max_tasks=CASES_A_WORKER, context=context)
+    with workers, tqdm(total=count, unit="case", mininterval=5) as bar:
+        numbers = [
+            workers.schedule(attempt_number, args=[number, whole, args.seed, args.only])
+            for number in range(count)
+        ]
+        for future in as_completed(numbers):
+            result = future.result()
+            bar.update(1)
+            if result.failure:
+                bar.write(f"\nFAILED (exit code {result.failure.code}): {result.failure.name}")
+                bar.write("\n".join("    " + line[:200] for line in result.failure.last_lines))
+            yield result
 
 
 if __name__ == "__main__":

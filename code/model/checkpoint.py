@@ -106,7 +106,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTok
             " give one with --chat-template FILE (Jinja)"
         )
     try:
-        tokenizer.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             [{"role": "user", "content": "?"}],
             tokenize=False,
             add_generation_prompt=True,
@@ -117,6 +117,13 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTok
         raise UserError(
             f"the chat template of {where} fails on one user message: {first_line(error)};"
             " give another with --chat-template FILE (Jinja)"
+        ) from None
+    try:
+        tokenizer.decode(tokenizer.encode(str(text), add_special_tokens=False))
+    except Exception as error:  # settings of other types than its code expects
+        raise UserError(
+            f"the tokenizer in '{path}' fails on its own chat template: {first_line(error)};"
+            " copy the checkpoint again"
         ) from None
     return tokenizer
 

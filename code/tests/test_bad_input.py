@@ -1,6 +1,7 @@
 """A user's mistake is one clear line and exit code 2, and nothing is written."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from evaluation import inference, inference_samd, matrix, speed, verify
 from evaluation.command import run_command
 from evaluation.records.writer import RecordWriter
 from model.paths import MINI
-from tests.test_harness import manifest, record
+from tests.test_harness import CODE, manifest, record
 
 RUN = ["--model-path", "mini", "--method", "pld"]
 
@@ -164,3 +165,12 @@ def test_other_programs(monkeypatch, capsys):
     assert "did you mean 'pld'" in stopped(verify.main, capsys)
     monkeypatch.setattr(sys, "argv", ["samd", "--tree_method", "eagle9", "--model-path", "mini"])
     assert "--tree_method is one of" in stopped(inference_samd.main, capsys)
+
+
+@pytest.mark.slow
+def test_a_sample_of_damaged_inputs_is_refused_in_one_line():
+    """`bench/bad_input.py` runs thousands of cases; these are a few of them."""
+    command = [sys.executable, "bench/bad_input.py", "--cases", "80", "--seed", "3", "--jobs", "1"]
+    done = subprocess.run(command, cwd=CODE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "80 cases" in done.stdout and " 0 failed" in done.stdout

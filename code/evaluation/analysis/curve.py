@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,15 @@ class CostCurve:
             contexts=dict(data["contexts"]),
             roofline=dict(data.get("roofline", {})),
         )
-        is_whole = len(curve.nodes) == len(curve.seconds) > 0 and curve.contexts
-        if not is_whole or min(curve.seconds) <= 0:
+        count = len(curve.nodes)
+        rows = [curve.seconds, *curve.contexts.values()]
+        is_whole = count > 0 and len(rows) > 1
+        if not is_whole or not all(_are_times(row, count) for row in rows):
             raise ValueError("no times")
+        if not all(type(n) is int for n in curve.nodes) or sorted(curve.nodes) != curve.nodes:
+            raise ValueError("no numbers of nodes")
+        if not _are_times(list(curve.roofline.values()), len(curve.roofline)):
+            raise ValueError("no roofline")
         return curve
 
     def differing(self, manifest: Manifest) -> list[str]:
@@ -81,6 +87,12 @@ class CostCurve:
         draft = sum(record.draft_time or 0.0 for record in records) / max(1, steps)
         mat = metrics.mean_accepted_tokens(records)
         return float(mat * self.seconds[0] / (verify + draft))
+
+
+def _are_times(row: Sequence[Any], count: int) -> bool:
+    """So many numbers above 0?"""
+    is_row = isinstance(row, list) and len(row) == count
+    return is_row and all(type(s) in (int, float) and 0 < s < float("inf") for s in row)
 
 
 def read_curve(

@@ -39,7 +39,8 @@ class Manifest:
 
     @property
     def threads(self) -> int | None:
-        return self.data.get("threads")
+        threads = self.data.get("threads")
+        return threads if type(threads) is int and threads > 0 else None
 
     @property
     def questions(self) -> int | None:
@@ -47,12 +48,20 @@ class Manifest:
         return self.data.get("questions")
 
     @property
+    def node_costs(self) -> dict[int, float]:
+        """Vanilla steps of verifying so many nodes, as measured before the run; empty where it was
+        not."""
+        try:
+            costs = self.data["tuned"]["costs"]
+            return {int(nodes): float(cost) for nodes, cost in costs.items()}
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return {}
+
+    @property
     def cap_note(self) -> str:
         """How large drafts may be where that was measured; empty where it was not, or is no
         limit."""
-        costs = {
-            int(n): cost for n, cost in (self.data.get("tuned") or {}).get("costs", {}).items()
-        }
+        costs = self.node_costs
         cap = self.settings.get("max_nodes")
         if cap not in costs:
             return ""
@@ -168,7 +177,9 @@ def read_manifest(records: Path) -> Manifest:
     remedy = "delete it and run again to have it rewritten"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); {remedy}") from None
     if not isinstance(data, dict):
         raise UserError(f"{file} is no manifest; {remedy}")

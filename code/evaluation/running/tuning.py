@@ -49,14 +49,12 @@ class Tuned:
 def tune(model: Model, specs: Sequence[RunSpec]) -> Tuned:
     """Settle what the specifications leave open. The model's cache holds ROWS rows at least."""
     begun = _begun(specs)
-    threads = specs[0].model.threads or begun.get("threads") or fastest_threads(model)
+    threads = specs[0].model.threads or begun.threads or fastest_threads(model)
     if model.device.type == "cpu":
         torch.set_num_threads(threads)
-    asked = specs[0].method.max_nodes or (begun.get("spec") or {}).get("method", {}).get(
-        "max_nodes"
-    )
+    asked = specs[0].method.max_nodes or begun.settings.get("max_nodes")
     if asked:
-        return Tuned(threads, asked, (begun.get("tuned") or {}).get("costs", {}))
+        return Tuned(threads, asked, begun.node_costs)
     if model.device.type != "cpu":
         return Tuned(threads, NO_CAP)
     costs = node_costs(model)
@@ -69,14 +67,14 @@ def expected_tokens(nodes: int) -> float:
     return (1 - ACCEPTED**nodes) / (1 - ACCEPTED)
 
 
-def _begun(specs: Sequence[RunSpec]) -> dict:
-    """The manifest's content of a run that is gone on with; empty where all begin anew."""
+def _begun(specs: Sequence[RunSpec]) -> Manifest:
+    """The manifest of a run that is gone on with; empty where all begin anew."""
     for spec in specs:
-        if spec.path.exists() and spec.path.stat().st_size:
-            manifest: Manifest = read_manifest(spec.path)
+        if spec.path.is_file() and spec.path.stat().st_size:
+            manifest = read_manifest(spec.path)
             if manifest.data:
-                return manifest.data
-    return {}
+                return manifest
+    return Manifest({})
 
 
 def node_costs(model: Model) -> dict[int, float]:

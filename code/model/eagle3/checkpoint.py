@@ -44,6 +44,7 @@ def load_head(path: str, target_config: Any, vocab_size: int) -> Eagle3Head:
     tensors = _canonical(_read_folder(folder))
     try:
         shape = Published(path, config, tensors).head_config(target_config, vocab_size)
+        _check_sizes(shape)
         head = Eagle3Head(shape)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise UserError(
@@ -175,6 +176,16 @@ class Published:
                 f" the target has layers 0 to {layers - 1}"
             )
         return tuple(ids)
+
+
+def _check_sizes(shape: HeadConfig) -> None:
+    """Raise ValueError for sizes that are none."""
+    for name in ("heads", "kv_heads", "head_dim", "trained_length"):
+        size = getattr(shape, name)
+        if type(size) is not int or size < 1:
+            raise ValueError(f"{name} is {size!r}")
+    if not 0 < shape.eps < 1 or not 0 < shape.rope_theta < float("inf"):
+        raise ValueError(f"eps is {shape.eps!r}, rope_theta {shape.rope_theta!r}")
 
 
 def _folder(path: str) -> Path:
