@@ -367,3 +367,48 @@ def test_what_listens_but_is_no_cluster():
         server.listen()
         with pytest.raises(UserError, match="it is no Ray cluster"):
             pool.check_reachable(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+# --- hostile names --------------------------------------------------------------------------------
+HOSTILE = "</script><!-- $x^{$ \x1b[2J <b>"
+
+
+def test_hostile_names_break_neither_page_nor_figure_nor_terminal(tmp_path, monkeypatch, capsys):
+    from evaluation import speed
+    from evaluation.report import __main__ as report
+    from tests.test_report import synthetic
+
+    synthetic(tmp_path)
+    for file in tmp_path.glob("*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            line["category"] = HOSTILE + line["category"]
+            line["question_id"] = HOSTILE + line["question_id"]
+            line["text"] = HOSTILE
+            line["method"] = "vanilla" if file.stem == "vanilla" else HOSTILE + file.stem
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+    assert report.main() == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("</script>") == 2  # those of the page itself
+    assert "<b>" not in page
+    monkeypatch.setattr(sys, "argv", ["speed", str(tmp_path), "--plot", str(tmp_path / "p.svg")])
+    assert speed.main() == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_failed_questions_are_named_and_the_exit_code_is_three(tmp_path, monkeypatch, capsys):
+    from evaluation import inference
+    from model.drafters import pld
+
+    def propose(self, context):
+        raise RuntimeError("no luck\x1b[2J today")
+
+    monkeypatch.setattr(pld.Pld, "propose", propose)
+    flags = ["--model-path", "mini", "--question-end", "2", "--max-new-tokens", "8", "--threads"]
+    named = ["--model-id", "{method}", "--answer-file", str(tmp_path / "{method}.jsonl")]
+    methods = ["--methods", "vanilla", "pld"]
+    assert inference.main_for(None, [*methods, *flags, "1", *named, "--warmup", "0"]) == 3
+    said = capsys.readouterr().err
+    assert "pld.jsonl: 2 question(s) failed" in said and "no luck\\x1b[2J today" in said
+    assert len(read_records(tmp_path / "vanilla.jsonl")) == 4

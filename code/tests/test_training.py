@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from evaluation.tasks.boxed import last_boxed
+from model.eagle3.checkpoint import save_head
 from tests.test_bad_input import stopped
 from training import __main__ as recipe
-from training import lm, problems, texts
+from training import eagle3, lm, problems, texts
+from training.corpus import Text
 from training.datastore import main as datastore_main
 from training.trace import document
 
@@ -182,3 +184,102 @@ def test_a_datastore_of_ones_own_text(tmp_path, monkeypatch, capsys):
         ["datastore", "--model-path", "mini", "--text", "/nowhere", "--out", str(tmp_path / "s")],
     )
     assert "cannot read /nowhere" in stopped(datastore_main, capsys)
+
+
+OTHER_TARGETS = {
+    "phi3": {},
+    "glm4": {},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 4},
+    "cohere": {},
+    "phi": {},
+    "starcoder2": {},
+    "gpt_neox": {"num_key_value_heads": None},
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 64, "num_key_value_heads": None},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TARGETS)
+def test_a_head_for_other_targets_is_trained_and_drafts(kind, tmp_path):
+    """Fused or no gate projections, experts, other norms: a head all the same, and lossless."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from model import methods
+    from model.contract import Request
+    from model.engine.agreement import build_model
+    from model.engine.decode import generate
+
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 7,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **OTHER_TARGETS[kind],
+    }
+    given = {name: size for name, size in sizes.items() if size is not None}
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given)).eval()
+    texts = [Text([3, 4, 5], [6 + (i + j) % 9 for j in range(40)]) for i in range(4)]
+    recipe = eagle3.HeadRecipe(
+        feature_layers=(2, 3, 4), draft_vocab=32, tokens=200, rollout=2, autocast=False
+    )
+    head = eagle3.train_head(recipe, network.requires_grad_(False), texts)
+    save_head(head, tmp_path)
+    model = build_model(network, "", "auto")
+    prompt = [3, 4, 5, 6, 7, 8, 9, 10]
+    vanilla = generate(model, methods.load("vanilla", model), Request(prompt, 24))
+    options = {"eagle_head": str(tmp_path), "eagle_nodes": 6, "eagle_depth": 2, "eagle_top_k": 2}
+    drafted = generate(model, methods.load("eagle3", model, options), Request(prompt, 24))
+    assert drafted.output_ids == vanilla.output_ids
+
+
+def test_training_a_head_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"What is {i} + 2?\n" for i in range(3)))
+    flags = ["--model-path", "mini", "--prompts", str(prompts), "--out", str(tmp_path / "head")]
+    small = ["--tokens", "60", "--max-new-tokens", "30", "--draft-vocab", "64", "--threads", "1"]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr("sys.argv", ["eagle3", *flags, *small, *more])
+        assert eagle3.main() == 0
+        return capsys.readouterr().out
+
+    first = run()
+    texts_file = tmp_path / "head" / "texts.jsonl"
+    written = texts_file.read_bytes()
+    assert "step 1/" in first and (tmp_path / "head" / "model.safetensors").exists()
+    assert "were written before" in run() and texts_file.read_bytes() == written
+    # a kill in the middle of a line: the group is written again, and is the same
+    texts_file.write_bytes(written[:-20])
+    run()
+    assert texts_file.read_bytes() == written
+    monkeypatch.setattr("sys.argv", ["eagle3", *flags, *small, "--seed", "2"])
+    assert "begun with other settings (seed: 1 then, 2 now)" in stopped(eagle3.main, capsys)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--tokens", "0"], "--tokens must be at least 1"),
+        (["--learning-rate", "nan"], "invalid number value: 'nan'"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0"),
+        (["--rollout", "0"], "--rollout must be at least 1"),
+        (["--device", "gpu"], "--device is cpu, cuda or cuda:N"),
+        (["--out", "/proc/nowhere"], "cannot use --out"),
+        (["--prompts", "/nowhere"], "cannot read --prompts"),
+        (["--chat-template", "/nowhere"], "cannot read --chat-template"),
+    ],
+)
+def test_training_a_head_checks_its_flags_first(flags, said, tmp_path, monkeypatch, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("What is 1 + 2?\n")
+    every = ["--model-path", "mini", "--prompts", str(prompts), "--out", str(tmp_path / "head")]
+    monkeypatch.setattr("sys.argv", ["eagle3", *every, *flags])
+    assert said in stopped(eagle3.main, capsys)
+    assert not (tmp_path / "head" / "texts.jsonl").exists()

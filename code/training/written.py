@@ -38,7 +38,7 @@ def written_texts(
 ) -> list[Text]:
     """The target's answers until it has written as many tokens as are asked for; those that `file`
     holds are not written again."""
-    texts = read_texts(file)
+    texts = read_texts(file, len(writing.prompts))
     tokens = sum(len(text.output) for text in texts)
     if texts:
         print(f"{file}: {len(texts)} texts of {tokens} tokens were written before", flush=True)
@@ -81,7 +81,7 @@ def _write(
     )
 
 
-def read_texts(file: Path) -> list[Text]:
+def read_texts(file: Path, prompts: int) -> list[Text]:
     """Whole groups that were written before; a group that a kill left half-written is dropped."""
     if not file.exists():
         return []
@@ -94,7 +94,7 @@ def read_texts(file: Path) -> list[Text]:
                 f"{file}, line {number}: not a text this program wrote; delete the file to have"
                 " them written anew"
             ) from None
-    whole = len(texts) // GROUP * GROUP
+    whole = len(texts) if len(texts) == prompts else len(texts) // GROUP * GROUP
     lines = [json.dumps([text.prompt, text.output]) + "\n" for text in texts[:whole]]
     file.write_bytes("".join(lines).encode())
     return texts[:whole]
