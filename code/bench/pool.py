@@ -26,7 +26,6 @@ from evaluation import inference
 from evaluation.command import Parser, run_command, summary
 from evaluation.records.writer import RecordWriter
 from evaluation.running.progress import PoolProgress
-from evaluation.tasks import Question
 
 NO_POOL = 0
 """Workers of a run by one process without Ray."""
@@ -94,9 +93,11 @@ def pool_times(settings: Settings) -> PoolTimes:
     times = PoolTimes()
 
     class TimedPool(pool.Pool):
-        def run(self, todo: list[Question], writer: RecordWriter, progress: PoolProgress) -> None:
+        def run(
+            self, todo: list[pool.Job], writers: dict[str, RecordWriter], progress: PoolProgress
+        ) -> None:
             begun = perf_counter()
-            super().run(todo, writer, progress)
+            super().run(todo, writers, progress)
             times.seconds, times.questions = perf_counter() - begun, len(todo)
 
         def share_answering(self, seconds: float) -> float:

@@ -205,6 +205,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),
     (r"^python -m evaluation\.verify --model-path mini$", verify),
+    (r"^python -m evaluation\.verify", flags_exist),
     (r"^python -m evaluation\.inference .*--model-path mini --workers 2", workers),
     (r"^python -m evaluation\.inference ", launcher),
     (r"^python -m evaluation\.estimate", flags_exist),

@@ -28,7 +28,7 @@ pool = pytest.importorskip("evaluation.running.pool")
 
 RUN = (
     "--method recycling --model-path mini --paradigm best_of_n --samples 2 --temperature 0.6"
-    " --max-new-tokens 24 --question-end 5 --warmup 0"
+    " --max-new-tokens 24 --question-end 5 --warmup 0 --max-nodes 8"
 ).split()
 
 
@@ -181,17 +181,14 @@ class Forgetful(pool.Worker):
     folder: Path
     times = 1
 
-    def answer(self, question):
-        records = super().answer(question)
+    def answer(self, question, methods, max_nodes):
+        records = super().answer(question, methods, max_nodes)
         if question.id != "2" or len(list(self.folder.glob("2-*"))) >= self.times:
             return records
         (self.folder / f"{question.id}-{os.getpid()}").touch()
-        return [
-            dataclasses.replace(
-                r, finish_reason="failed", error="OutOfMemoryError: CUDA out of memory"
-            )
-            for r in records
-        ]
+        (answers,) = records
+        error = "OutOfMemoryError: CUDA out of memory"
+        return [[dataclasses.replace(r, finish_reason="failed", error=error) for r in answers]]
 
 
 @pytest.mark.parametrize("times", (1, 3))

@@ -363,7 +363,8 @@ def connect(plan: Placement) -> Placement:
         environment = {"py_modules": packages, "env_vars": {"SPECTTS_DATA": str(DATA)}}
         options |= {"address": plan.address, "runtime_env": environment}
     else:
-        options["include_dashboard"] = False
+        # of its own, beside whatever cluster runs on this machine
+        options |= {"address": "local", "include_dashboard": False}
         if not plan.gpus:
             options["num_cpus"] = max(plan.workers, os.cpu_count() or 1)
     if plan.address:
