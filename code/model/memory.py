@@ -42,15 +42,19 @@ class Footprint:
 
 def footprint(config: Any, dtype: torch.dtype) -> Footprint:
     """Of a causal language model of this configuration; nothing is allocated (meta device)."""
-    size = torch.empty(0, dtype=dtype).element_size()
     try:
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # a configuration that no network can be built from
+        return _footprint(config, dtype)
+    except Exception as error:  # a configuration that no network with a cache can be built from
         raise UserError(
-            f"no causal language model can be built from a configuration of type"
+            f"no causal language model with attention can be built from a configuration of type"
             f" '{config.model_type}': {first_line(error)}"
         ) from None
+
+
+def _footprint(config: Any, dtype: torch.dtype) -> Footprint:
+    size = torch.empty(0, dtype=dtype).element_size()
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     text = config.get_text_config()
     heads = text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", None) or heads

@@ -412,3 +412,13 @@ def test_failed_questions_are_named_and_the_exit_code_is_three(tmp_path, monkeyp
     said = capsys.readouterr().err
     assert "pld.jsonl: 2 question(s) failed" in said and "no luck\\x1b[2J today" in said
     assert len(read_records(tmp_path / "vanilla.jsonl")) == 4
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "mamba"])
+def test_memory_of_a_model_without_attention_is_not_estimated(kind, tmp_path, monkeypatch, capsys):
+    from evaluation import estimate
+    from tests.test_bad_input import stopped
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    monkeypatch.setattr(sys, "argv", ["estimate", "--model-path", str(tmp_path)])
+    assert "no causal language model with attention" in stopped(estimate.main, capsys)
