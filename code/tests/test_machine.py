@@ -247,6 +247,21 @@ def test_flags_of_one_method_alone():
     assert (pld.model_id, sam.model_id) == ("m-pld", "m-sam")
 
 
+def test_a_cap_of_one_methods_own_is_kept(tmp_path):
+    named = ["--model-id", "{method}", "--answer-file", str(tmp_path / "{method}.jsonl")]
+    flags = ["--model-path", "mini", "--question-end", "1", "--max-new-tokens", "40"]
+    own = ["--for", "rest", "--max-nodes 3", "--threads", "1", "--warmup", "0"]
+    for cap in (["--max-nodes", "6"], []):  # the second run goes on, and finds it all done
+        assert (
+            inference.main_for(None, ["--methods", "rest", "sam", *flags, *own, *cap, *named]) == 0
+        )
+    drafted = {}
+    for method in ("sam", "rest"):
+        records = read_records(tmp_path / f"{method}.jsonl")
+        drafted[method] = max(n for record in records for n in record.draft_lengths)
+    assert drafted["rest"] == 2 and 2 < drafted["sam"] <= 5
+
+
 # --- the table ------------------------------------------------------------------------------------
 def test_an_impossible_row_gets_no_verdict(tmp_path, monkeypatch, capsys):
     from tests.test_report import synthetic

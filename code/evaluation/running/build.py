@@ -68,18 +68,11 @@ def resolved_model(spec: ModelSpec) -> ModelSpec:
     return replace(spec, device=device, dtype=dtype)
 
 
-def build_run(spec: RunSpec, questions: list[Question]) -> Runner:
-    """Load model and drafter, check the questions, record what is recorded ahead.
-
-    Raises UserError for whatever does not fit.
-    """
-    return build_runs([spec], questions)[0]
-
-
 def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runner]:
-    """The same for several methods that share one target, which is loaded once.
+    """Load the target once and every drafter, check the questions, record what is recorded ahead.
 
-    The specifications differ in their methods and records files alone.
+    The specifications differ in their methods and records files alone. Raises UserError for
+    whatever does not fit.
     """
     model = resolved_model(specs[0].model)
     loaded = load_target(replace(specs[0], model=model))
@@ -120,7 +113,8 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
 
 
 def _tuned(runner: Runner, tuned: Tuned) -> Runner:
-    method = replace(runner.spec.method, max_nodes=tuned.max_nodes)
+    asked = runner.spec.method.max_nodes
+    method = replace(runner.spec.method, max_nodes=asked or tuned.max_nodes)
     return replace(runner, spec=replace(runner.spec, method=method), tuned=tuned)
 
 

@@ -118,18 +118,18 @@ class Worker:
             described.append(RunDescription(runner.spec, written, runner.generations))
         return described
 
-    def answer(
-        self, question: Question, methods: tuple[str, ...], max_nodes: int
-    ) -> list[list[Record]]:
+    def answer(self, question: Question, caps: dict[str, int]) -> list[list[Record]]:
         """All records of a question, for each of the methods in turn.
 
-        `max_nodes` is what the first worker that was ready found to pay: one cap for all.
+        `caps` are the methods, and the most nodes of their drafts: what the first worker that was
+        ready found to pay, so that all workers draft alike.
         """
+        methods = tuple(caps)
         begun = time.perf_counter()
         collect_garbage()
         answers = []
         for method in methods:
-            runner = with_cap(self._runners[method], max_nodes)
+            runner = with_cap(self._runners[method], caps[method])
             records = answer(runner, question, methods, self)
             answers.append(self._sharing.mark(records))
         self._seconds += time.perf_counter() - begun
@@ -284,8 +284,12 @@ class Pool:
         while pending and self.idle:
             worker, job = self.idle.pop(), pending.popleft()
             self.tries.update((job.question.id, method) for method in job.methods)
-            cap = self.described[0].spec.method.max_nodes
-            self.busy[worker.answer.remote(job.question, job.methods, cap)] = Busy(worker, job)
+            caps = {method: self._spec(method).method.max_nodes for method in job.methods}
+            self.busy[worker.answer.remote(job.question, caps)] = Busy(worker, job)
+
+    def _spec(self, method: str) -> RunSpec:
+        """A method's specification, resolved by the first worker that was ready."""
+        return next(d.spec for d in self.described if d.spec.method.name == method)
 
     def _finish_question(
         self,
@@ -336,7 +340,7 @@ class Pool:
             progress.say(
                 f"question {question.id}, {method}: {TRIES} workers died on it; recorded as failed"
             )
-            spec = next(d.spec for d in self.described if d.spec.method.name == method)
+            spec = self._spec(method)
             paradigm = paradigms.load(spec.paradigm.name)
             writers[method].append(failed_records(spec, paradigm, question, reason))
             progress.question_done([])

@@ -135,8 +135,8 @@ def _check_shared(specs: Sequence[RunSpec], own_flags: Mapping[str, Sequence[str
     for spec in specs[1:]:
         for name in SHARED:
             if getattr(spec, name) != getattr(specs[0], name):
-                method = next((m for m in own_flags if m in (spec.method.name,)), None)
-                method = method or specs[0].method.name
+                own = spec.method.name
+                method = own if own in own_flags else specs[0].method.name
                 raise UserError(
                     f"--for {method} {shlex.join(own_flags.get(method, ()))}: methods in turn share"
                     f" the {name}; give such flags to all, or run {method} by itself"

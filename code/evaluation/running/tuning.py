@@ -42,19 +42,22 @@ class Tuned:
 
     threads: int
     max_nodes: int
+    """Of methods for which none was asked."""
     costs: dict[int, float] = field(default_factory=dict)
     """Vanilla steps of verifying so many nodes, as far as was measured."""
 
 
 def tune(model: Model, specs: Sequence[RunSpec]) -> Tuned:
     """Settle what the specifications leave open. The model's cache holds ROWS rows at least."""
-    begun = _begun(specs)
-    threads = specs[0].model.threads or begun.threads or fastest_threads(model)
+    threads = specs[0].model.threads or _begun(specs).threads or fastest_threads(model)
     if model.device.type == "cpu":
         torch.set_num_threads(threads)
-    asked = specs[0].method.max_nodes or begun.settings.get("max_nodes")
-    if asked:
-        return Tuned(threads, asked, begun.node_costs)
+    open_specs = [spec for spec in specs if not spec.method.max_nodes]
+    if not open_specs:
+        return Tuned(threads, NO_CAP)
+    begun = _begun(open_specs)
+    if found := begun.settings.get("max_nodes"):
+        return Tuned(threads, found, begun.node_costs)
     if model.device.type != "cpu":
         return Tuned(threads, NO_CAP)
     costs = node_costs(model)
