@@ -294,3 +294,9 @@ def test_unlike_files_are_refused_unless_forced(tmp_path, monkeypatch, capsys):
         speed.main()
     monkeypatch.setattr(sys, "argv", ["speed", *map(str, flags), "--force"])
     assert speed.main() == 0 and "compared because of --force" in capsys.readouterr().out
+
+
+def test_of_one_question_the_control_says_nothing():
+    """Its few samples may differ by chance: no correction, and no doubt because of them."""
+    up = metrics.speed_up(run(2, [1.6]), run(1, [1.0]))
+    assert up.timed is None and not doubts.doubt(up, 2.5, [record("1")])

@@ -124,9 +124,10 @@ def drift(method: Mapping[str, Total], base: Mapping[str, Total]) -> Drift | Non
 
 
 def _error(ours: Column, theirs: Column, unit: Unit) -> float:
-    """ERRORS standard errors of the logarithm of two control steps' ratio; 0 for one question."""
-    if len(ours.tokens) < 2:
-        return 0.0
+    """ERRORS standard errors of the logarithm of two control steps' ratio; infinite for
+    fewer than FEWEST questions, of which the control's few samples say nothing."""
+    if len(ours.tokens) < FEWEST:
+        return float("inf")
     first, second = ours.step_spread(unit), theirs.step_spread(unit)
     return ERRORS * float(np.hypot(first, second)) / len(ours.tokens) ** 0.5
 
