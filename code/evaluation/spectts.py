@@ -27,6 +27,7 @@ class Command:
 COMMANDS = {
     "run": Command("evaluation.inference", "run one method over a benchmark's questions"),
     "matrix": Command("evaluation.matrix", "run methods under paradigms and temperatures"),
+    "replay": Command("evaluation.replay", "recorded texts through drafters, without a model"),
     "speed": Command("evaluation.speed", "the speed table of a folder of runs"),
     "score": Command("evaluation.score", "grade recorded generations"),
     "report": Command("evaluation.report.__main__", "one page over a folder of runs"),

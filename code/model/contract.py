@@ -9,6 +9,7 @@ This module knows neither the engine nor any method.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +42,10 @@ class Needs:
     feature_layers: tuple[int, ...] = ()
     """Layers whose *entering* residual stream is wanted, ascending (EAGLE-3)."""
     target_topk: int = 0
-    """How many of the target's likeliest tokens are wanted at every node (Token Recycling)."""
+    """How many of the target's likeliest tokens, with their log-probabilities, are wanted at every
+    node (Token Recycling)."""
+    learns_from_rejected: bool = False
+    """Does it learn from these at rejected nodes too?"""
 
     def __post_init__(self) -> None:
         if self.max_nodes < 1:
@@ -212,6 +216,8 @@ class StepOut:
     """[len(path), A*H]: the target's features at the kept nodes."""
     target_topk: np.ndarray | None = None
     """[candidates, K]: the target's likeliest tokens after every candidate, best first."""
+    target_logprobs: np.ndarray | None = None
+    """[candidates, K], float32: their log-probabilities at temperature 1."""
     extra_argmax: list[int] = field(default_factory=list)
     """The target's choice after every extra node."""
 
@@ -238,6 +244,15 @@ class Drafter:
     def remember(self, scope: Scope) -> None:
         """Set how long what is learnt is kept."""
         self.scope = scope
+
+    def session(self) -> Drafter:
+        """The drafter of one more generation, beside others under way.
+
+        What is learnt is shared while it grows; what belongs to one generation is the session's
+        own. A shallow copy does that where `start` assigns what belongs to the generation, and
+        all else is changed in place.
+        """
+        return copy.copy(self)
 
     def reserve(self, positions: int) -> None:
         """Texts of up to `positions` tokens will come: allocate now what is allocated once."""

@@ -3,7 +3,8 @@
 A file `NAME.py` is the method NAME. It defines `Config`, a frozen dataclass whose fields are the
 method's options, and `build(config, model) -> Drafter`. A composite declares `COMPOSES = "outer"`
 and `INNER = "default"` and is built by `build(config, model, inner)`; `outer[NAME]` then names it
-with any inner drafter.
+with any inner drafter. A drafter that runs a model, or reads more of the target than its tokens,
+says in `NEEDS_MODEL` why a recorded text is not enough for it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,17 @@ def parse(name: str) -> Method:
     raise UserError(
         f"unknown method '{name}'{hint} Known methods: {', '.join(names())}, and sam[METHOD]."
     )
+
+
+def why_no_replay(name: str) -> str:
+    """Why a method cannot go along a recorded text without its target; empty where it can.
+
+    A method's file says so in `NEEDS_MODEL`.
+    """
+    for part in parse(name).parts():
+        if reason := getattr(part.module, "NEEDS_MODEL", ""):
+            return reason
+    return ""
 
 
 def _module(name: str) -> ModuleType:

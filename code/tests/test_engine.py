@@ -4,11 +4,12 @@ recorded graphs.
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from model.contract import Draft, Needs, Request
+from model.contract import Draft, Drafter, Needs, Request
 from model.engine import decode
 from model.engine.cache import KVCache
 from model.engine.decode import generate, prefill
@@ -129,7 +130,7 @@ def test_several_sequences_of_different_lengths_in_one_forward(target):
     while active := [i for i, s in enumerate(sequences) if not s.emission.finished]:
         work = []
         for i in active:
-            context = decode.context(target, sequences[i], drafters[i], 16)
+            context = decode.context(sequences[i], drafters[i], 16)
             work.append((sequences[i], drafters[i].propose(context)))
         outs = verify(target, work, Needs(max_nodes=100, target_topk=8)).outs
         for i, out in zip(active, outs):
@@ -302,3 +303,15 @@ def test_few_rows_over_repacked_weights_give_the_same_texts(monkeypatch):
         logits[name] = torch.cat(parts)
     assert packed.backend.recorded and packed.backend._packed is not None
     assert torch.allclose(logits["packed"], logits["plain"], atol=1e-4)
+
+
+def test_the_likeliest_tokens_come_with_their_log_probabilities(target):
+    target.reserve(100)
+    sequence = Sequence(Request(PROMPT, 20))
+    prefill(target, sequence, Drafter())
+    draft = Draft.chain(sequence.ids[-1], [1, 2, 3], "test")
+    logits = target.forward([Segment.causal(0, len(PROMPT), draft.tokens)]).logits.clone()
+    out = verify(target, [(sequence, draft)], Needs(max_nodes=4, target_topk=5)).outs[0]
+    best = logits.float().log_softmax(-1).topk(5)
+    assert out.target_topk.tolist() == best.indices.tolist()
+    np.testing.assert_allclose(out.target_logprobs, best.values.numpy(), atol=1e-5)

@@ -26,49 +26,102 @@ def longest_earlier(text: list[int]) -> tuple[int, int]:
 
 @settings(max_examples=300, deadline=None)
 @given(small_texts)
-def test_suffix_automaton_finds_the_longest_earlier_occurrence(text):
-    sam = SuffixAutomaton()
-    for i, token in enumerate(text):
-        sam.feed(token)
-        length, end = longest_earlier(text[: i + 1])
-        assert (sam.match_length, sam.match_end if length else -1) == (length, end)
+def test_suffix_automaton_finds_the_longest_earlier_occurrence(tokens):
+    text = SuffixAutomaton().open()
+    for i, token in enumerate(tokens):
+        text.feed((token,))
+        length, end = longest_earlier(tokens[: i + 1])
+        assert (text.match_length, text.match_end if length else -1) == (length, end)
 
 
 def test_suffix_automaton_example():
-    sam = SuffixAutomaton()
-    for token in (1, 2, 3, 4, 1, 2, 3):
-        sam.feed(token)
-    assert (sam.match_length, sam.text[sam.match_end + 1 :]) == (3, [4, 1, 2, 3])
-    sam.feed(9)
-    assert sam.match_length == 0
+    text = SuffixAutomaton().open()
+    text.feed((1, 2, 3, 4, 1, 2, 3))
+    assert (text.match_length, text.continuation(9)) == (3, [4, 1, 2, 3])
+    text.feed((9,))
+    assert text.match_length == 0 and not text.continuation(9)
+
+
+class Written:
+    """Brute force over several growing texts: every token knows when it came."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[int]] = {}
+        self.came: dict[tuple[int, int], int] = {}
+
+    def feed(self, number: int, token: int) -> None:
+        text = self.texts.setdefault(number, [])
+        self.came[number, len(text)] = len(self.came)
+        text.append(token)
+
+    def longest_earlier(self, number: int) -> tuple[int, list[int]]:
+        """Length of the longest suffix of a text that ended earlier in any, and what followed it
+        where it ended first.
+        """
+        text = self.texts[number]
+        for length in range(len(text), 0, -1):
+            ends = []
+            for other, tokens in self.texts.items():
+                for end in range(length - 1, len(tokens)):
+                    is_itself = other == number and end == len(text) - 1
+                    if not is_itself and tokens[end - length + 1 : end + 1] == text[-length:]:
+                        ends.append((self.came[other, end], tokens[end + 1 :]))
+            if ends:
+                return length, min(ends)[1]
+        return 0, []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_texts_that_grow_at_once_find_each_other(events):
+    automaton, written = SuffixAutomaton(), Written()
+    texts = {number: automaton.open() for number in range(3)}
+    for number, token in events:
+        texts[number].feed((token,))
+        written.feed(number, token)
+        length, following = written.longest_earlier(number)
+        assert texts[number].match_length == length
+        assert texts[number].continuation(99) == following
+    assert automaton.states <= 2 * len(events) + 1
 
 
 @settings(max_examples=200, deadline=None)
 @given(small_texts, st.integers(1, 8), st.integers(1, 4))
-def test_end_with_room_is_of_the_longest_match_that_enough_text_follows(text, wanted, shortest):
-    sam = SuffixAutomaton()
-    for token in text:
-        sam.feed(token)
-    end = sam.end_with_room(wanted, shortest)
+def test_roomy_continuation_follows_the_longest_match_that_enough_text_follows(
+    tokens, wanted, shortest
+):
+    text = SuffixAutomaton().open()
+    text.feed(tokens)
     matches = {
         n: e
-        for n in range(1, len(text))
-        for e in reversed(range(n - 1, len(text) - 1))
-        if text[e - n + 1 : e + 1] == text[-n:]
+        for n in range(1, len(tokens))
+        for e in reversed(range(n - 1, len(tokens) - 1))
+        if tokens[e - n + 1 : e + 1] == tokens[-n:]
     }
-    enough = [n for n, e in matches.items() if n >= shortest and len(text) - 1 - e >= wanted]
-    if sam.match_length >= shortest and enough:
-        assert end == matches[max(enough)]
-    else:
-        assert end == sam.match_end
+    enough = [n for n, e in matches.items() if n >= shortest and len(tokens) - 1 - e >= wanted]
+    longest = text.match_length
+    n = max(enough) if longest >= shortest and enough else longest
+    expected = tokens[matches[n] + 1 : matches[n] + 1 + wanted] if n else []
+    assert text.roomy_continuation(wanted, shortest) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(small_texts, small_texts)
+def test_longest_copy_is_the_longest_start_that_stands_in_the_text(tokens, asked):
+    text = SuffixAutomaton().open()
+    text.feed(tokens)
+    within = {tuple(tokens[i:j]) for i in range(len(tokens)) for j in range(i, len(tokens) + 1)}
+    for begin in range(len(asked)):
+        lengths = range(len(asked) - begin + 1)
+        longest = max(n for n in lengths if tuple(asked[begin : begin + n]) in within)
+        assert text.longest_copy(np.array(asked), begin) == longest
 
 
 def test_suffix_automaton_has_at_most_two_states_a_token():
-    sam = SuffixAutomaton()
+    automaton = SuffixAutomaton()
     generator = np.random.default_rng(0)
-    for token in generator.integers(0, 5, 5000).tolist():
-        sam.feed(token)
-    assert len(sam._link) <= 2 * 5000
+    automaton.open().feed(generator.integers(0, 5, 5000).tolist())
+    assert automaton.states <= 2 * 5000
 
 
 @settings(max_examples=200, deadline=None)
@@ -209,8 +262,8 @@ def test_trie_forgets_prompt_frequencies_and_squeezes():
 )
 def test_corpus_automaton_counts_and_ranks_what_follows(documents, text, nodes):
     automaton = CorpusAutomaton(documents)
-    for token in text:
-        automaton.match(token)
+    in_corpus = automaton.follow()
+    in_corpus.feed(text)
 
     def occurrences(pattern: list[int]) -> int:
         return sum(
@@ -220,11 +273,11 @@ def test_corpus_automaton_counts_and_ranks_what_follows(documents, text, nodes):
         )
 
     longest = next((n for n in range(len(text), 0, -1) if occurrences(text[-n:])), 0)
-    assert automaton.match_length == longest
+    assert in_corpus.match_length == longest
     if not longest:
         return
     matched = text[-longest:]
-    tokens, parents = automaton.tree(nodes)
+    tokens, parents = automaton.tree(in_corpus, nodes)
     paths: list[list[int]] = [[]]
     for token, parent in zip(tokens, parents):
         paths.append([*paths[parent + 1], token])

@@ -72,6 +72,22 @@ class CostCurve:
                 differing.append(f"{name} {of_curve} / {value}")
         return differing
 
+    def step(self, nodes: float, context: float) -> float:
+        """Seconds of verifying so many nodes behind so many cached tokens.
+
+        Linear between what was measured; behind the most nodes straight on, outside the contexts
+        as at the nearest.
+        """
+        contexts = sorted(self.contexts, key=int)
+        at_context = [self._at(nodes, self.contexts[known]) for known in contexts]
+        return float(np.interp(context, [int(known) for known in contexts], at_context))
+
+    def _at(self, nodes: float, seconds: Sequence[float]) -> float:
+        if len(seconds) > 1 and nodes > self.nodes[-1]:
+            slope = (seconds[-1] - seconds[-2]) / (self.nodes[-1] - self.nodes[-2])
+            return seconds[-1] + max(0.0, slope) * (nodes - self.nodes[-1])
+        return float(np.interp(nodes, self.nodes, seconds))
+
     def predicted(self, comparison: Comparison, method: MethodRuns) -> float:
         """Speed-up expected from MAT, the cost of verifying as many nodes, and the draft time.
 

@@ -7,10 +7,11 @@ before? Pure functions over records.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from evaluation.analysis.metrics import NAN
 from evaluation.records.schema import Record
@@ -108,17 +109,15 @@ def recurrence(records: Iterable[Record], n: int) -> Recurrence:
 
 def longest_matches(records: Iterable[Record]) -> Matches:
     """How long the longest earlier match is before each token, within a text and the question."""
-    within_text, within_question = [0] * len(MATCHES), [0] * len(MATCHES)
+    within_text = np.zeros(len(MATCHES), dtype=np.int64)
+    within_question = within_text.copy()
     for texts in _questions(records).values():
         question = SuffixAutomaton()
         for record in texts:
-            text = SuffixAutomaton()
-            question.separate()
-            for token in record.output_ids:
-                text.feed(token)
-                question.feed(token)
-                within_text[_bin(text.match_length)] += 1
-                within_question[_bin(question.match_length)] += 1
+            alone = SuffixAutomaton().open().feed_and_measure(record.output_ids)
+            with_others = question.open().feed_and_measure(record.output_ids)
+            within_text += _histogram(alone)
+            within_question += _histogram(with_others)
     return Matches(_shares(within_text), _shares(within_question))
 
 
@@ -137,13 +136,14 @@ def within_limit(records: list[Record]) -> list[Record]:
     return [record for record in records if record.question_id in kept]
 
 
-def _bin(length: int) -> int:
-    return bisect_right(MATCHES, length) - 1
+def _histogram(lengths: np.ndarray) -> np.ndarray:
+    """How many lengths lie in each bin of MATCHES."""
+    bins = np.searchsorted(MATCHES, lengths, side="right") - 1
+    return np.bincount(bins, minlength=len(MATCHES))
 
 
-def _shares(bins: list[int]) -> list[float]:
-    total = max(1, sum(bins))
-    return [count / total for count in bins]
+def _shares(bins: np.ndarray) -> list[float]:
+    return (bins / max(1, int(bins.sum()))).tolist()
 
 
 def _questions(records: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:

@@ -42,6 +42,7 @@ def upgraded_settings(settings: Mapping[str, Any], device: str | None) -> dict[s
     upgraded = {SETTINGS.get(name, name): value for name, value in settings.items()}
     upgraded.setdefault("allow_special", False)  # there were no such flags
     upgraded.setdefault("answer_instruction", None)
+    upgraded.setdefault("record_topk", 0)
     options = upgraded.get("options")
     if isinstance(options, dict):
         upgraded["options"] = {OPTIONS.get(name, name): value for name, value in options.items()}

@@ -81,6 +81,15 @@ class Manifest:
         return self.data.get("end_think_id")
 
     @property
+    def stop_ids(self) -> list[int] | None:
+        """The tokens that end a text; None before version 0.4."""
+        return self.data.get("stop_ids")
+
+    @property
+    def vocab_size(self) -> int | None:
+        return self.data.get("vocab_size")
+
+    @property
     def model_folder(self) -> str:
         """The checkpoint's folder or hub id."""
         return self.data.get("model_folder") or ""
@@ -142,6 +151,7 @@ def settings_of(
         "thinking_budget": generation["thinking_budget"],
         "max_nodes": method["max_nodes"],
         "warmup": spec["warmup"],
+        "record_topk": spec.get("record_topk", 0),
         "sampling_top_k": generation["sampling_top_k"],
         "sampling_top_p": generation["sampling_top_p"],
         "engine": model["engine"],

@@ -26,6 +26,7 @@ MUST_AGREE = (
     "sampling_top_k",
     "sampling_top_p",
     "paradigm_options",
+    "record_topk",
 )
 """Settings in which runs must agree for their times, and at temperatures above 0 their texts, to
 compare."""

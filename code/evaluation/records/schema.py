@@ -7,6 +7,7 @@ numbers. Older schemas are read, and a record is written back in its own.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from typing import Any
 
 from model.errors import UserError
 
-SCHEMA = 3
+SCHEMA = 4
 ADDED: dict[int, tuple[str, ...]] = {
     2: ("reference_answer", "final_answer"),
     3: (
@@ -27,8 +28,10 @@ ADDED: dict[int, tuple[str, ...]] = {
         "gpu_clock",
         "gpu_throttle",
     ),
+    4: ("origin", "prompt_ids", "target_topk"),
 }
 """Fields by the schema that brought them; append only, so that old files stay readable."""
+ORIGINS = ("run", "replay")
 WOULD_COME_AGAIN = ("worker died", "context:")
 """How errors begin that would come again: a question that kills its workers, a prompt too long."""
 
@@ -98,7 +101,17 @@ class Record:
     """MHz of the GPU's multiprocessors at the end, where NVML tells."""
     gpu_throttle: list[str] = field(default_factory=list)
     """What held the GPU's clock down at the end, where NVML tells."""
+    origin: str = "run"
+    """'run', or 'replay': a recorded text that a drafter went along, without times of a target."""
+    prompt_ids: list[int] = field(default_factory=list)
+    """Empty where they are not known: in a failed generation, and before schema 4."""
+    target_topk: str | None = None
+    """The target's likeliest tokens and their log-probabilities (`topk.py`), where asked for."""
     schema: int = SCHEMA
+
+    @property
+    def is_replay(self) -> bool:
+        return self.origin == "replay"
 
     @property
     def failed(self) -> bool:
@@ -141,6 +154,12 @@ def field_names(schema: int) -> set[str]:
     return names
 
 
+def prompt_hash(ids: Iterable[int]) -> str:
+    """Tells prompts apart."""
+    text = ",".join(map(str, ids))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def run_lengths(items: Iterable[str]) -> list[list[Any]]:
     """['a', 'a', 'b'] -> [['a', 2], ['b', 1]]."""
     coded: list[list[Any]] = []
@@ -152,9 +171,9 @@ def run_lengths(items: Iterable[str]) -> list[list[Any]]:
     return coded
 
 
+_COUNTS = ("new_tokens", "forced_tokens")
 _NUMBERS = (
-    "new_tokens",
-    "forced_tokens",
+    *_COUNTS,
     "prefill_time",
     "wall_time",
     "draft_time",
@@ -190,6 +209,8 @@ def parse_record(data: dict[str, Any], where: str) -> Record:
         )
     record = Record(**data)
     _check_types(record, where)
+    if record.origin not in ORIGINS:
+        raise UserError(f"{where}: origin is one of {', '.join(ORIGINS)}, not '{record.origin}'")
     if not record.failed:
         _check_numbers(record, where)
         _check_counts(record, where)
@@ -243,11 +264,11 @@ def shown(value: Any, most: int = 40) -> str:
 def _check_numbers(record: Record, where: str) -> None:
     """What numbers are made from must be numbers, in an order that a generation can have."""
     wrong = []
-    for name in _NUMBERS:
+    for name in _COUNTS if record.is_replay else _NUMBERS:
         value = getattr(record, name)
         if value is None or value < 0:
             wrong.append(name)
-    if not wrong and record.wall_time == 0:
+    if not wrong and not record.is_replay and record.wall_time == 0:
         wrong = ["wall_time"]
     if wrong:
         raise UserError(

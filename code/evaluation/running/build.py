@@ -76,6 +76,11 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
     """
     model = resolved_model(specs[0].model)
     loaded = load_target(replace(specs[0], model=model))
+    if specs[0].record_topk > loaded.model.vocab_size:
+        raise UserError(
+            f"--record-topk {specs[0].record_topk}: the vocabulary has"
+            f" {loaded.model.vocab_size} tokens"
+        )
     control = Control(loaded.model)
     runners, held = [], []
     for spec in specs:

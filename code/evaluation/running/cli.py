@@ -247,6 +247,12 @@ def _add_output_flags(group: Any) -> None:
     group.add_argument(
         "--warmup", type=int, default=1, help="short passes over the first question, not recorded"
     )
+    group.add_argument(
+        "--record-topk",
+        type=int,
+        default=0,
+        help="record so many of the target's likeliest tokens after every emitted one, for replays",
+    )
 
 
 def _add_worker_flags(group: Any) -> None:
@@ -351,6 +357,7 @@ def spec_of(
         ),
         answer_file=answer_file,
         warmup=args.warmup,
+        record_topk=args.record_topk,
     )
 
 

@@ -36,6 +36,8 @@ def build(runner: Runner, argv: list[str], questions: list[Question]) -> Manifes
         "model_folder": model.path,
         "end_think": loaded.family.end_think,
         "end_think_id": loaded.family.end_think_id(loaded.tokenizer),
+        "stop_ids": sorted(loaded.stop_ids),
+        "vocab_size": model.vocab_size,
         "arguments": argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_state(),

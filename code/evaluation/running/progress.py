@@ -33,12 +33,15 @@ class Status:
         return f"{self._name} {speed:.0f} tok/s MAT {mat:.2f}"
 
 
-def _bar(label: str, total: int, done: int, every: float) -> tqdm:
+def bar(label: str, total: int, done: int, every: float | None = None, unit: str = "q") -> tqdm:
+    """A line on standard error; where nobody watches, a new one every QUIET_SECONDS."""
+    if every is None:
+        every = 0.3 if sys.stderr.isatty() else QUIET_SECONDS
     return tqdm(
         total=total,
         initial=done,
         desc=label,
-        unit="q",
+        unit=unit,
         file=sys.stderr,
         dynamic_ncols=True,
         mininterval=every,
@@ -51,7 +54,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, done: int) -> None:
         self._every = 0.3 if sys.stderr.isatty() else QUIET_SECONDS
-        self._bar = _bar(label, total, done, self._every)
+        self._bar = bar(label, total, done, self._every)
         self._status = Status()
         self._next = 0.0
 
@@ -76,7 +79,7 @@ class PoolProgress:
 
     def __init__(self, label: str, total: int, done: int) -> None:
         self._every = 1.0 if sys.stderr.isatty() else QUIET_SECONDS
-        self._bar = _bar(label, total, done, self._every)
+        self._bar = bar(label, total, done, self._every)
         self._next, self._begun, self._tokens = 0.0, time.perf_counter(), 0
 
     def question_done(self, records: list[Record]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from typing import Any
 
 from evaluation.paradigms import Answer, GenerationKey
 from evaluation.records.manifest import scope_text
-from evaluation.records.schema import Record, run_lengths
+from evaluation.records.schema import Record, prompt_hash, run_lengths
 from evaluation.running.meter import Usage
 from evaluation.running.spec import RunSpec
 from evaluation.tasks import Question
@@ -25,6 +24,7 @@ def finished_record(
     answer: Answer,
     usage: Usage,
     control_time: float,
+    target_topk: str | None = None,
 ) -> Record:
     """Of a generation that yielded text."""
     key = GenerationKey(request.choice, request.sample, request.round)
@@ -56,6 +56,7 @@ def finished_record(
         gpu_throttle=usage.gpu_throttle,
         error="",
         final_answer=answer.final,
+        target_topk=target_topk,
     )
 
 
@@ -115,6 +116,8 @@ def _identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str
 def _prompt(request: Request | None) -> dict[str, Any]:
     if request is None:
         return {"prompt_tokens": 0, "prompt_hash": ""}
-    text = ",".join(map(str, request.prompt_ids))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"prompt_tokens": len(request.prompt_ids), "prompt_hash": digest}
+    return {
+        "prompt_tokens": len(request.prompt_ids),
+        "prompt_hash": prompt_hash(request.prompt_ids),
+        "prompt_ids": list(request.prompt_ids),
+    }

@@ -18,6 +18,7 @@ from evaluation.running.meter import Meter
 from evaluation.running.prompting import answer_of, prompt_ids, special_texts
 from evaluation.running.recording import failed_record, finished_record
 from evaluation.running.spec import RunSpec
+from evaluation.running.topk import TopkRecorder
 from evaluation.running.tuning import ROWS, Tuned
 from evaluation.tasks import Question
 from model.checkpoint import Loaded
@@ -132,7 +133,8 @@ class Runner:
         model, generation, needs = self.loaded.model, self.spec.generation, self.drafter.needs
         model.reserve(self.rows(longest_prompt))
         self.drafter.reserve(self.positions(longest_prompt))
-        wanted = Wanted(feature_layers=needs.feature_layers, target_topk=needs.target_topk)
+        topk = max(needs.target_topk, self.spec.record_topk)
+        wanted = Wanted(feature_layers=needs.feature_layers, target_topk=topk)
         draws = generation.temperature > 0 and generation.only_temperature
         if model.prepare(self.nodes, wanted, draws):
             seconds = model.backend.recording_seconds
@@ -187,9 +189,10 @@ class Runner:
         except UserError as error:
             return failed_record(spec, question, key, f"context: {error}", request), nothing
         control_before = self.control.step_time()
+        topk = TopkRecorder.of(spec.record_topk, self.drafter)
         meter = Meter(model.device)
         try:
-            generation = generate(model, self.drafter, request, self.nodes, on_step)
+            generation = generate(model, self.drafter, request, self.nodes, on_step, topk)
         except UserError:
             raise
         except Exception as error:
@@ -204,7 +207,16 @@ class Runner:
         control_time = (control_before + self.control.step_time()) / 2
         loaded = self.loaded
         answer = answer_of(loaded.tokenizer, loaded.family, generation.output_ids, request.stop_ids)
-        record = finished_record(spec, question, request, generation, answer, usage, control_time)
+        record = finished_record(
+            spec,
+            question,
+            request,
+            generation,
+            answer,
+            usage,
+            control_time,
+            topk.packed() if topk else None,
+        )
         return record, answer
 
 

@@ -19,7 +19,7 @@ from model import methods
 from model.errors import UserError
 
 PLACE = "{method}"
-SHARED = ("model", "questions", "paradigm", "generation", "workers", "warmup")
+SHARED = ("model", "questions", "paradigm", "generation", "workers", "warmup", "record_topk")
 """What methods in turn have in common, by the specification's fields."""
 
 

@@ -158,8 +158,12 @@ class RunSpec:
     in_turn: tuple[str, ...] = ()
     """The methods run question by question in one process, this one among them; none: alone."""
 
+    record_topk: int = 0
+    """How many of the target's likeliest tokens are recorded after every emitted one."""
+
     def __post_init__(self) -> None:
         _at_least("--warmup", self.warmup, 0)
+        _at_least("--record-topk", self.record_topk, 0)
         if self.answer_file and not self.answer_file.endswith(".jsonl"):
             raise UserError(f"--answer-file must end in .jsonl, not '{self.answer_file}'")
 

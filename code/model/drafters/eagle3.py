@@ -28,6 +28,9 @@ FLUSH = 256
 """Rows queued while another drafter is at work before they are fed to the head."""
 
 
+NEEDS_MODEL = "its head drafts from the target's features"
+
+
 @dataclass(frozen=True)
 class Config:
     eagle_head: str = option(

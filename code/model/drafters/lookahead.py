@@ -23,6 +23,9 @@ WINDOW_SHARE = 0.6
 """Most of a draft's nodes that the window may take."""
 
 
+NEEDS_MODEL = "its window asks the target what follows tokens that were never emitted"
+
+
 @dataclass(frozen=True)
 class Config:
     lookahead_level: int = option(5, "n-gram length N of lookahead", "--level")

@@ -39,11 +39,11 @@ class Pia(Drafter):
         """The token before the root."""
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        last_of_prompt = request.prompt_ids[-1]
+        last_of_prompt = request.prompt_ids[-1:]  # none in a replay of a text without its prompt
         self.trie.new_request()
         self.trie.put(request.prompt_ids, is_output=False)
-        self._previous = last_of_prompt
-        self._pending = [last_of_prompt, prefill.first_token]
+        self._previous = last_of_prompt[0] if last_of_prompt else -1
+        self._pending = [*last_of_prompt, prefill.first_token]
 
     def propose(self, context: Context) -> Draft:
         length, weight = self.config.pia_branch_length, self.config.pia_output_weight

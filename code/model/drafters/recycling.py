@@ -80,7 +80,9 @@ class Recycling(Drafter):
     def __init__(self, config: Config, vocab_size: int) -> None:
         topk = config.recycling_topk
         self.template = template(topk)
-        self.needs = Needs(max_nodes=len(self.template.parents), target_topk=topk)
+        self.needs = Needs(
+            max_nodes=len(self.template.parents), target_topk=topk, learns_from_rejected=True
+        )
         self.matrix = np.full((vocab_size, topk), -1, dtype=np.int32)
         self._parents = np.array(self.template.parents)
         self._ranks = np.array(self.template.ranks)
@@ -112,7 +114,9 @@ class Recycling(Drafter):
         # of equal tokens in the tree the last node wins: numpy assigns repeated indices in order
         candidates = out.draft.tokens[: out.draft.candidates]
         rows = np.fromiter(candidates, dtype=np.int64)
-        self.matrix[rows] = out.target_topk[:, : self.matrix.shape[1]]
+        successors = out.target_topk[:, : self.matrix.shape[1]]
+        is_known = successors[:, 0] >= 0  # a replay may know them at the kept nodes only
+        self.matrix[rows[is_known]] = successors[is_known]
 
     def _by_depth(self, nodes: int) -> list[np.ndarray]:
         """Node numbers of each depth below the root among the first nodes."""

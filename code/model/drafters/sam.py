@@ -25,7 +25,7 @@ from model.contract import (
 )
 from model.engine.model import Model
 from model.index.corpus_automaton import CorpusAutomaton
-from model.index.suffix_automaton import SuffixAutomaton
+from model.index.suffix_automaton import Follower, SuffixAutomaton
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,27 @@ class Sam(Drafter):
     def __init__(self, config: Config, corpus: CorpusAutomaton | None = None) -> None:
         self.config, self.corpus = config, corpus
         self.needs = Needs(max_nodes=config.sam_nodes)
-        self.automaton = SuffixAutomaton()
+        self._in_corpus: Follower | None = None
+        self.forget()
 
     def forget(self) -> None:
         self.automaton = SuffixAutomaton()
+        self._text = self.automaton.open()
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        self.automaton.separate()
+        self._text = self.automaton.open()
         if self.corpus:
-            self.corpus.restart()
+            self._in_corpus = self.corpus.follow()
         self._learn((*request.prompt_ids, prefill.first_token))
 
     def propose(self, context: Context) -> Draft:
-        automaton = self.automaton
-        if self.corpus and self.corpus.match_length > automaton.match_length:
-            room = self._room(context, self.corpus.match_length)
-            tokens, parents = self.corpus.tree(room)
+        length = self._text.match_length
+        if self.corpus and self._in_corpus and self._in_corpus.match_length > length:
+            room = self._room(context, self._in_corpus.match_length)
+            tokens, parents = self.corpus.tree(self._in_corpus, room)
             parents_of_draft = [parent + 1 for parent in parents]
             return Draft.tree(context.root, tokens, parents_of_draft, "sam_corpus")
-        tokens = automaton.continuation(self._room(context, automaton.match_length))
+        tokens = self._text.continuation(self._room(context, length))
         return Draft.chain(context.root, until_stop(tokens, context.request.stop_ids), "sam")
 
     def observe(self, out: StepOut) -> None:
@@ -81,10 +83,9 @@ class Sam(Drafter):
         return min(self.config.sam_nodes - 1, context.max_nodes - 1, wanted)
 
     def _learn(self, tokens: Sequence[int]) -> None:
-        for token in tokens:
-            self.automaton.feed(token)
-            if self.corpus:
-                self.corpus.match(token)
+        self._text.feed(tokens)
+        if self._in_corpus:
+            self._in_corpus.feed(tokens)
 
 
 def build(config: Config, model: Model) -> Drafter:

@@ -6,6 +6,7 @@ As a method of its own X is EAGLE-3; `sam[recycling]` and any other X work too. 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class SamWith(Drafter):
         max_nodes = max(inner.needs.max_nodes, config.sam_chain_nodes + 1)
         self.needs = dataclasses.replace(inner.needs, max_nodes=max_nodes)
         self.scope: Scope = "question"
-        self._automaton = SuffixAutomaton()
+        self.forget()
 
     def enter(self, scope: Scope, key: str) -> None:
         super().enter(scope, key)
@@ -58,22 +59,26 @@ class SamWith(Drafter):
 
     def forget(self) -> None:
         self._automaton = SuffixAutomaton()
+        self._text = self._automaton.open()
+
+    def session(self) -> SamWith:
+        session = copy.copy(self)
+        session.inner = self.inner.session()
+        return session
 
     def reserve(self, positions: int) -> None:
         self.inner.reserve(positions)
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        self._automaton.separate()
-        for token in (*request.prompt_ids, prefill.first_token):
-            self._automaton.feed(token)
+        self._text = self._automaton.open()
+        self._text.feed((*request.prompt_ids, prefill.first_token))
         self.inner.start(request, prefill)
 
     def propose(self, context: Context) -> Draft:
-        automaton, threshold = self._automaton, self.config.sam_threshold
+        text, threshold = self._text, self.config.sam_threshold
         wanted = min(self.config.sam_chain_nodes, context.max_nodes - 1)
-        if automaton.match_length >= threshold and wanted:
-            end = automaton.end_with_room(wanted, shortest=threshold)
-            tokens = automaton.text[end + 1 : end + 1 + wanted]
+        if text.match_length >= threshold and wanted:
+            tokens = text.roomy_continuation(wanted, shortest=threshold)
             tokens = until_stop(tokens, context.request.stop_ids)
             if tokens:
                 return Draft.chain(context.root, tokens, "sam")
@@ -81,8 +86,7 @@ class SamWith(Drafter):
         return self.inner.propose(dataclasses.replace(context, max_nodes=room))
 
     def observe(self, out: StepOut) -> None:
-        for token in out.emitted:
-            self._automaton.feed(token)
+        self._text.feed(out.emitted)
         self.inner.observe(out)
 
     def during_verify(self) -> None:

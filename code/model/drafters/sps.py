@@ -30,6 +30,9 @@ MOST_GROWTH = 4
 """The heuristic schedule lets drafts grow to so many times their first length."""
 
 
+NEEDS_MODEL = "it drafts with a model of its own"
+
+
 @dataclass(frozen=True)
 class Config:
     sps_model: str = option("mini", "draft model: a folder, a hub id, or 'mini'", "--drafter-path")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from time import perf_counter
+from typing import Protocol
 
 import torch
 
-from model.contract import NO_CAP, Context, Drafter, Prefill, Request
+from model.contract import NO_CAP, Context, Drafter, Prefill, Request, StepOut
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.engine.sampling import target_tokens
@@ -21,6 +22,19 @@ from model.engine.verify import verify
 from model.errors import UserError
 
 PREFILL_CHUNK = 512
+
+
+class Recording(Protocol):
+    """Who wants to keep what the target says at every step."""
+
+    @property
+    def target_topk(self) -> int:
+        """How many of its likeliest tokens."""
+        ...
+
+    def add(self, out: StepOut) -> None:
+        """Of one step."""
+        ...
 
 
 def check(model: Model, request: Request) -> None:
@@ -52,16 +66,15 @@ def prefill(model: Model, sequence: Sequence, drafter: Drafter) -> Prefill:
     return Prefill(first, torch.cat(features) if features else None)
 
 
-def context(model: Model, sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
+def context(sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
     """What the drafter may know before this step."""
-    room = min(model.room, model.max_positions) - sequence.cached
     emitted = len(sequence.ids)
     return Context(
         root=sequence.ids[-1],
         cached=sequence.cached,
         emitted=emitted,
         remaining=sequence.request.max_new_tokens - emitted,
-        max_nodes=max(1, min(max_nodes, room, drafter.needs.max_nodes)),
+        max_nodes=max(1, min(max_nodes, drafter.needs.max_nodes)),
         request=sequence.request,
         noise=sequence.noise,
     )
@@ -73,16 +86,19 @@ def generate(
     request: Request,
     max_nodes: int = NO_CAP,
     on_step: Callable[[Sequence], None] | None = None,
+    record: Recording | None = None,
 ) -> Generation:
     """Generate one text with one drafter.
 
     `max_nodes` caps every draft, whatever the drafter would like; `on_step` is called after every
-    step. Raises UserError for a request that does not fit, ValueError for a draft that breaks the
+    step; `record` is given what every step yields. Raises UserError for a request that does not
+    fit, ValueError for a draft that breaks the
     contract.
     """
     check(model, request)
     cap = min(max_nodes, drafter.needs.max_nodes)
-    needs = dataclasses.replace(drafter.needs, max_nodes=cap)
+    topk = max(drafter.needs.target_topk, record.target_topk if record else 0)
+    needs = dataclasses.replace(drafter.needs, max_nodes=cap, target_topk=topk)
     model.reserve(len(request.prompt_ids) + request.max_new_tokens + cap)
     sequence, times = Sequence(request), Times()
     begun = perf_counter()
@@ -93,15 +109,19 @@ def generate(
     times.draft = perf_counter() - prefilled
     while not sequence.finished:
         t0 = perf_counter()
-        draft = drafter.propose(context(model, sequence, drafter, cap))
+        room = min(model.room, model.max_positions) - sequence.cached
+        draft = drafter.propose(context(sequence, drafter, min(cap, room)))
         t1 = perf_counter()
         verified = verify(model, [(sequence, draft)], needs, drafter.during_verify)
         t2 = perf_counter()
-        drafter.observe(verified.outs[0])
+        out = verified.outs[0]
+        drafter.observe(out)
         t3 = perf_counter()
         times.draft += (t1 - t0) + (t3 - t2)
         times.verify += verified.read_at - t1
         times.accept += t2 - verified.read_at
+        if record:
+            record.add(out)
         if on_step:
             on_step(sequence)
     drafter.finish(request, sequence.ids)

@@ -64,20 +64,27 @@ class Wanted:
 class Picked:
     """Tokens picked on the device, packed so that one transfer brings them to the host.
 
-    `packed` is int64 [rows, 2 + K]; only this class knows its columns.
+    `packed` is int64 [rows, 2 + 2 K], log-probabilities as the bits of their float32; only this
+    class knows its columns.
     """
 
     packed: torch.Tensor
 
     @classmethod
     def pack(
-        cls, argmax: torch.Tensor, drawn: torch.Tensor | None, target_topk: torch.Tensor | None
+        cls,
+        logits: torch.Tensor,
+        argmax: torch.Tensor,
+        drawn: torch.Tensor | None = None,
+        target_topk: int = 0,
     ) -> Picked:
-        """Of argmax [rows], drawn [rows] (None: the argmax) and target_topk [rows, K]."""
-        drawn = argmax if drawn is None else drawn
-        columns = [argmax[:, None], drawn[:, None]]
-        if target_topk is not None:
-            columns.append(target_topk)
+        """Of logits [rows, V], their argmax and drawn [rows] (None: the argmax), with the K
+        likeliest tokens."""
+        columns = [argmax[:, None], (argmax if drawn is None else drawn)[:, None]]
+        if target_topk:
+            best = logits.topk(target_topk, dim=-1)
+            logprobs = best.values.float() - logits.float().logsumexp(-1, keepdim=True)
+            columns += [best.indices, logprobs.view(torch.int32).long()]
         return cls(torch.cat(columns, dim=1))
 
     @property
@@ -93,7 +100,7 @@ class Picked:
     @property
     def target_topk(self) -> torch.Tensor:
         """The K likeliest tokens [rows, K], best first."""
-        return self.packed[:, 2:]
+        return self.packed[:, 2 : 1 + self.packed.shape[1] // 2]
 
     def rows(self, begin: int, end: int | None = None) -> Picked:
         return Picked(self.packed[begin:end])
@@ -101,7 +108,9 @@ class Picked:
     def to_host(self) -> HostPicked:
         """One transfer."""
         packed = self.packed.cpu().numpy()
-        return HostPicked(argmax=packed[:, 0], drawn=packed[:, 1], target_topk=packed[:, 2:])
+        best, bits = np.split(packed[:, 2:], 2, axis=1)
+        logprobs = bits.astype(np.int32).view(np.float32)
+        return HostPicked(packed[:, 0], packed[:, 1], best, logprobs)
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,12 @@ class HostPicked:
     argmax: np.ndarray
     drawn: np.ndarray
     target_topk: np.ndarray
+    target_logprobs: np.ndarray
+
+    def rows(self, rows: slice) -> HostPicked:
+        return HostPicked(
+            self.argmax[rows], self.drawn[rows], self.target_topk[rows], self.target_logprobs[rows]
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from model.contract import Draft, Needs, StepOut
-from model.engine.forward import Draw, Output, Segment, Wanted
+from model.engine.forward import Draw, HostPicked, Output, Picked, Segment, Wanted
 from model.engine.model import Model
 from model.engine.sampling import rejection_tokens, target_tokens
 from model.engine.sequence import Emission, Sequence
@@ -66,6 +66,16 @@ class Choices:
     """The target's token after every node; after extra nodes its argmax."""
     target_topk: np.ndarray | None = None
     """The target's likeliest tokens after every candidate, [candidates, K]."""
+    target_logprobs: np.ndarray | None = None
+    """And their log-probabilities."""
+
+    @classmethod
+    def of(cls, tokens: list[int], picked: HostPicked, candidates: int, topk: int) -> Choices:
+        """With the likeliest tokens where they were asked for."""
+        if not topk:
+            return cls(tokens)
+        best = picked.rows(slice(candidates))
+        return cls(tokens, best.target_topk, best.target_logprobs)
 
 
 @dataclass(frozen=True)
@@ -91,18 +101,34 @@ def tree_mask(draft: Draft) -> np.ndarray:
 
 def walk(draft: Draft, choices: list[int], emission: Emission) -> tuple[list[int], list[int]]:
     """Follow the target's tokens down the tree: (kept nodes, emitted tokens), equally many."""
-    children = {}
-    for node in range(1, draft.candidates):
-        children[draft.parents[node], draft.tokens[node]] = node
+    child_of = _chain_child(draft) if draft.is_chain else _tree_child(draft)
     path, emitted, node = [0], [], 0
     while True:
         token = emission.emit(choices[node])
         emitted.append(token)
-        child = children.get((node, token))
+        child = child_of(node, token)
         if child is None or emission.finished:
             return path, emitted
         path.append(child)
         node = child
+
+
+def _chain_child(draft: Draft) -> Callable[[int, int], int | None]:
+    """The child of a chain's node that carries a token."""
+
+    def child(node: int, token: int) -> int | None:
+        below = node + 1
+        return below if below < draft.candidates and draft.tokens[below] == token else None
+
+    return child
+
+
+def _tree_child(draft: Draft) -> Callable[[int, int], int | None]:
+    """The child of a tree's node that carries a token."""
+    children = {}
+    for node in range(1, draft.candidates):
+        children[draft.parents[node], draft.tokens[node]] = node
+    return lambda node, token: children.get((node, token))
 
 
 def verify(
@@ -157,28 +183,27 @@ def _read_picked(output: Output, item: Work, topk: int) -> Choices:
     picked, candidates = output.picked.to_host(), item.draft.candidates
     tokens = picked.drawn if item.sequence.request.temperature else picked.argmax
     of_extra_nodes = picked.argmax[candidates:].tolist()
-    return Choices(
-        tokens=tokens[:candidates].tolist() + of_extra_nodes,
-        target_topk=picked.target_topk[:candidates] if topk else None,
-    )
+    chosen = tokens[:candidates].tolist() + of_extra_nodes
+    return Choices.of(chosen, picked, candidates, topk)
 
 
 def _read_logits(output: Output, work: list[Work], topk: int) -> list[Choices]:
     """Pick from the logits: several sequences, top-k or top-p, rejection sampling, eager runs."""
-    columns = []
+    parts = []
     for item in work:
         logits = output.logits[item.rows]
-        tokens = _target_tokens(logits, item)[:, None]
-        if topk:
-            tokens = torch.cat([tokens, logits.topk(topk, dim=-1).indices], dim=1)
-        columns.append(tokens)
-    packed = (columns[0] if len(columns) == 1 else torch.cat(columns)).cpu().numpy()
+        parts.append(_packed(logits, item, topk))
+    picked = Picked(parts[0] if len(parts) == 1 else torch.cat(parts)).to_host()
     choices = []
     for item in work:
-        rows = packed[item.rows]
-        of_candidates = rows[: item.draft.candidates, 1:]
-        choices.append(Choices(rows[:, 0].tolist(), of_candidates if topk else None))
+        rows = picked.rows(item.rows)
+        choices.append(Choices.of(rows.drawn.tolist(), rows, item.draft.candidates, topk))
     return choices
+
+
+def _packed(logits: torch.Tensor, item: Work, topk: int) -> torch.Tensor:
+    tokens = _target_tokens(logits, item)
+    return Picked.pack(logits, tokens, target_topk=topk).packed
 
 
 def _target_tokens(logits: torch.Tensor, item: Work) -> torch.Tensor:
@@ -211,6 +236,7 @@ def _accept(model: Model, item: Work, choices: Choices, output: Output) -> StepO
         finished=sequence.finished,
         features=_kept_features(output, item, path),
         target_topk=choices.target_topk,
+        target_logprobs=choices.target_logprobs,
         extra_argmax=choices.tokens[draft.candidates :],
     )
 

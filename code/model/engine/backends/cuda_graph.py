@@ -299,8 +299,7 @@ class CudaGraph(Backend):
         if key.draws:
             temperature = given["temperature"].view(torch.float64)
             drawn = draw(logits, given["keys"][: key.rows], temperature)
-        target_topk = logits.topk(key.target_topk, dim=-1).indices if key.target_topk else None
-        return Picked.pack(logits.argmax(-1), drawn, target_topk)
+        return Picked.pack(logits, logits.argmax(-1), drawn, key.target_topk)
 
     # --- a new graph ------------------------------------------------------------------------------
     def _differs(self, segment: Segment, output: Output, wanted: Wanted) -> str:
