@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -257,6 +257,9 @@ class Drafter:
     def reserve(self, positions: int) -> None:
         """Texts of up to `positions` tokens will come: allocate now what is allocated once."""
 
+    def know_costs(self, costs: Mapping[int, float]) -> None:
+        """What verifying so many nodes costs here, in vanilla steps, where it was measured."""
+
     def start(self, request: Request, prefill: Prefill) -> None:
         """A generation begins: the prompt is cached and `prefill.first_token` emitted."""
 
@@ -281,10 +284,10 @@ class Drafter:
 
 
 def until_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
-    """The tokens up to the first stop id (included) or request separator (negative, excluded)."""
+    """The tokens up to the first stop id, which is included."""
+    if stop_ids.isdisjoint(tokens):
+        return tokens
     for i, token in enumerate(tokens):
-        if token < 0:
-            return tokens[:i]
         if token in stop_ids:
             return tokens[: i + 1]
     return tokens

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from model.drafters.rest import frequent_tree, upstream_tree
 from model.index import suffix_array
 from model.index.corpus_automaton import CorpusAutomaton
+from model.index.counted_automaton import CountedAutomaton
+from model.index.edges import TO, TOKEN, find
 from model.index.ngram import NgramIndex
 from model.index.ngram_trie import NgramTrie
-from model.index.suffix_automaton import SuffixAutomaton
+from model.index.suffix_automaton import HEAD, SuffixAutomaton
 
 small_texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 
@@ -229,9 +231,11 @@ def test_trie_yields_the_best_scored_tree(sequences, token, limit):
     counts = frequencies(sequences, 4)
     node = trie.find([token])
     below = {path: n for path, n in counts.items() if path[0] == token}
-    assert (node is None or not node.children) == (not below)
     if not below:
+        assert node is None or not trie.best(node, limit, depth=3, output_weight=1.0)[0]
         return
+    for path, n in below.items():
+        assert trie.frequencies(path) == (0.0, n)
     tokens, parents = trie.best(node, limit, depth=3, output_weight=1.0)
     paths = [(token,)]
     for t, p in zip(tokens, parents):
@@ -249,9 +253,13 @@ def test_trie_forgets_prompt_frequencies_and_squeezes():
     assert trie.best(trie.find([1]), 5, 3, 1e-4)[0] == []
     for tokens in ([1, 5, 6], [1, 5, 7], [1, 8, 9], [1, 5, 6]):
         trie.put(tokens, is_output=True)
-    five = trie.find([1, 5])
+    nodes = len(trie)
     trie.squeeze(least_touched=1)
-    assert five.output == 1.5 and set(trie.find([1]).children) == {5} and set(five.children) == {6}
+    assert trie.frequencies([1, 5]) == (0.0, 1.5) and trie.frequencies([1, 5, 6]) == (0.0, 1.0)
+    for dropped in ([1, 8], [1, 5, 7], [1, 2]):
+        assert trie.find(dropped) is None
+    # of the trie of 1 two nodes are left below it; the other tokens' tries are small
+    assert len(trie) < nodes and trie.best(trie.find([1]), 9, 3, 1.0) == ([5, 6], [-1, 0])
 
 
 @settings(max_examples=200, deadline=None)
@@ -285,3 +293,32 @@ def test_corpus_automaton_counts_and_ranks_what_follows(documents, text, nodes):
     assert all(c > 0 for c in chances) and chances == sorted(chances, reverse=True)
     best = max((occurrences([*matched, t]) for t in range(4)), default=0)
     assert (occurrences(matched + paths[1]) if tokens else 0) == best
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=1, max_size=40),
+    st.integers(1, 5),
+)
+def test_counted_automaton_counts_every_string_and_knows_what_followed_last(events, depth):
+    automaton = CountedAutomaton(depth)
+    opened = [automaton.open() for _ in range(2)]
+    texts: list[list[int]] = [[], []]
+    last: dict[tuple[int, ...], int] = {}
+    for number, token in events:
+        text = texts[number]
+        for n in range(min(depth, len(text)) + 1):
+            last[tuple(text[len(text) - n :])] = token
+        opened[number].feed((token,))
+        text.append(token)
+        for n in range(1, min(depth, len(text)) + 1):
+            suffix = text[-n:]
+            occurrences = sum(t[i : i + n] == suffix for t in texts for i in range(len(t) - n + 1))
+            assert opened[number].count(suffix) == occurrences
+    arrays = automaton.arrays
+    for context, token in last.items():
+        state = 0
+        for known in context:
+            state = arrays.edges[find(arrays.edges, arrays.table, state, known), TO]
+        if len(context) < depth:
+            assert arrays.edges[arrays.states[state, HEAD], TOKEN] == token

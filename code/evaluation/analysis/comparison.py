@@ -206,12 +206,13 @@ def _by_choice(run: RunFile) -> list[dict[str, Total]]:
     return [by_question(choices[choice]) for choice in sorted(choices)]
 
 
-def gather(folder: Path, notices: list[str]) -> list[Comparison]:
+def gather(folder: Path, notices: list[str], may_be_empty: bool = False) -> list[Comparison]:
     """Every setting below a folder; notes in `notices` what is unfinished or cannot be compared.
 
-    Raises UserError where there are no records, or runs were asked different prompts.
+    Raises UserError where there are no records, unless it `may_be_empty`, or runs were asked
+    different prompts.
     """
-    return comparisons_of(find_runs(folder, notices), notices)
+    return comparisons_of(find_runs(folder, notices, may_be_empty), notices)
 
 
 def comparisons_of(runs: Iterable[RunFile], notices: list[str]) -> list[Comparison]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from evaluation.analysis.bounds import Bounds
 from evaluation.analysis.replays import MethodTally, Steps
+from evaluation.records.manifest import manifest_path, read_manifest
+from evaluation.records.reading import json_lines
+from evaluation.records.schema import Record, parse_record
 from evaluation.records.writer import write_atomically
 from model.errors import UserError
 
@@ -114,7 +117,39 @@ def read_summary(file: Path) -> ReplaySummary:
         raise UserError(f"{file} is no summary of a replay; replay again") from None
 
 
-def find_summaries(folder: Path) -> Iterable[ReplaySummary]:
-    """Of every replay below a folder."""
-    for file in sorted(folder.rglob(FILE)):
-        yield read_summary(file)
+@dataclass(frozen=True)
+class FoundReplay:
+    """A replay's summary, and the folder its records are in."""
+
+    summary: ReplaySummary
+    folder: Path
+
+    @property
+    def tokenizer_folder(self) -> str:
+        for path in self._files():
+            return read_manifest(path).model_folder
+        return ""
+
+    def first_records(self, most: int) -> dict[str, list[Record]]:
+        """The first generations of every method; a method whose records are gone is left out."""
+        texts = {}
+        for path in self._files():
+            records = []
+            for where, data in islice(json_lines(path, []), most):
+                records.append(parse_record(data, where))
+            if records:
+                texts[records[0].method] = records
+        return texts
+
+    def _files(self) -> list[Path]:
+        own = []
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if manifest_path(path).exists() and read_manifest(path).is_replay:
+                own.append(path)
+        return own
+
+
+def find_replays(folder: Path) -> list[FoundReplay]:
+    """Every replay below a folder."""
+    files = sorted(folder.rglob(FILE))
+    return [FoundReplay(read_summary(file), file.parent) for file in files]

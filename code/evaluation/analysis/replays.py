@@ -218,7 +218,7 @@ class _StepTable:
         steps = np.bincount(numbers, minlength=len(labels))
         emitted = np.bincount(numbers, self.emitted, len(labels))
         drafted = np.bincount(numbers, self.drafted, len(labels))
-        for number in np.flatnonzero(steps):
+        for number in np.flatnonzero(steps).tolist():
             tally = Tally(int(steps[number]), int(emitted[number]), int(drafted[number]))
             _merge(tallies.setdefault(labels[number], Tally()), tally)
 

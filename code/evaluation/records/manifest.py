@@ -34,6 +34,11 @@ class Manifest:
         return settings_of(self.data["spec"], self.data["fingerprints"], self.data["family"])
 
     @property
+    def is_replay(self) -> bool:
+        """Of recorded texts that drafters went along, instead of a run?"""
+        return self.data.get("origin") == "replay"
+
+    @property
     def device(self) -> str | None:
         return self.data.get("device")
 

@@ -114,10 +114,11 @@ def _check_one_run(run: RunFile) -> None:
         )
 
 
-def find_runs(folder: Path, notices: list[str]) -> list[RunFile]:
+def find_runs(folder: Path, notices: list[str], may_be_empty: bool = False) -> list[RunFile]:
     """Every non-empty run file below a folder; one without a finished question is noted, not read.
 
-    Raises UserError where there is none.
+    Replays are no runs and are passed over. Raises UserError where there is none, unless it
+    `may_be_empty`.
     """
     runs = []
     for path in sorted(folder.rglob("*.jsonl")):
@@ -128,11 +129,13 @@ def find_runs(folder: Path, notices: list[str]) -> list[RunFile]:
                     f" copy {path.stem}.manifest.json beside it"
                 )
             continue
+        if read_manifest(path).is_replay:
+            continue
         if not any(json_lines(path, [])):
             notices.append(f"{path}: no finished question yet")
             continue
         runs.append(read_run(path, notices))
-    if not runs:
+    if not runs and not may_be_empty:
         raise UserError(f"no records (*.jsonl with a manifest, or published traces) in {folder}")
     return runs
 

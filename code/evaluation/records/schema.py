@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from model.errors import UserError
@@ -139,9 +139,9 @@ class Record:
 
     def line(self) -> str:
         """The record's line in its file, in its own schema."""
-        values = asdict(self)
-        for name in set(values) - field_names(self.schema):
-            del values[name]
+        own = field_names(self.schema)
+        values = {known.name: getattr(self, known.name) for known in fields(self)}
+        values = {name: value for name, value in values.items() if name in own}
         return json.dumps(values, ensure_ascii=False) + "\n"
 
 

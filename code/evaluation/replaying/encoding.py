@@ -69,7 +69,7 @@ class Encoder:
                 return self._chat([{"role": "user", "content": prompt}], trace)
             return self._encoded(prompt, trace)
         if prompt and isinstance(prompt[0], dict):
-            return self._chat(prompt, trace)  # type: ignore[arg-type]
+            return self._chat(prompt, trace)
         return list(prompt)  # type: ignore[arg-type]
 
     def _question(self, trace: Trace) -> str:

@@ -209,7 +209,7 @@ class Replayer:
 
 
 def _warm_up(drafter: Drafter) -> None:
-    """A few words that are not recorded: compiled code is loaded, and nothing timed waits for it."""
+    """A few words that are not recorded: compiled code is loaded before anything is timed."""
     words = [1, 2, 3, 4] * 3
     replay(drafter, Script(Request(words, len(words)), words))
 

@@ -57,12 +57,12 @@ class Grid:
 
     def choose(self, summary: ReplaySummary, costs: Costs | None, hold_out: float) -> Choice:
         """The best of them. Raises UserError where too few questions are left to choose on."""
-        held = {q for q in _questions(summary) if _share(q) < hold_out}
-        chosen_on = _questions(summary) - held
-        if not chosen_on or (hold_out and not held):
+        questions = sorted(_questions(summary), key=_shuffled)
+        count = max(1, round(hold_out * len(questions))) if hold_out else 0
+        held, chosen_on = set(questions[:count]), set(questions[count:])
+        if not chosen_on:
             raise UserError(
-                f"--hold-out {hold_out:g} of {len(_questions(summary))} questions leaves none on"
-                " one side"
+                f"--hold-out {hold_out:g} of {len(questions)} question(s) leaves none to choose on"
             )
         points = self._points(summary, costs, chosen_on)
         by_mat = max(points, key=lambda point: point.mat)
@@ -177,7 +177,6 @@ def _questions(summary: ReplaySummary) -> set[str]:
     return found
 
 
-def _share(question: str) -> float:
-    """A number in [0, 1) that belongs to the question: what is held out stays so."""
-    digest = hashlib.sha256(question.encode()).digest()
-    return int.from_bytes(digest[:8], "little") / 2.0**64
+def _shuffled(question: str) -> bytes:
+    """An order that has nothing to do with the questions' own, the same every time."""
+    return hashlib.sha256(question.encode()).digest()

@@ -75,8 +75,9 @@ def replay_all(plan: Plan, output: Output, workers: int, notices: list[str]) -> 
         notices.append(f"{len(skipped)} generation(s) left out: {'; '.join(skipped[:SHOWN])}")
     for label in sorted(partial):
         notices.append(
-            f"{label} learns from rejected tokens too, and these records hold the target's likeliest"
-            " tokens after emitted ones only: its own run accepts more (replay that run's records)"
+            f"{label} learns from rejected tokens too, and these records hold the target's"
+            " likeliest tokens after emitted ones only: its own run accepts more (replay that run's"
+            " records)"
         )
     for variant in plan.variants if plan.wants_records else ():
         path = output.records(variant)

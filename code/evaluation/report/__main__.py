@@ -17,17 +17,34 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from evaluation.analysis.comparison import Comparison, gather
-from evaluation.analysis.curve import read_curve
+from evaluation.analysis.curve import CostCurve, read_curve
+from evaluation.analysis.price import Costs, built_in, read_costs
+from evaluation.analysis.replay_summary import ReplaySummary, find_replays
 from evaluation.analysis.results import SettingResult, setting_result
 from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
-from evaluation.report import definitions, figures, page, tables, viewer
+from evaluation.report import (
+    definitions,
+    figures,
+    page,
+    replay_figures,
+    replay_tables,
+    tables,
+    viewer,
+)
 from evaluation.report.formatting import FORMATS, Table
 from model.errors import UserError
 
 SUFFIX = {"plain": "txt", "markdown": "md", "latex": "tex"}
 FEWEST_SPOKES = 3
 MACHINE = "This machine"
+REPLAY_FIGURES: dict[str, Callable[[Sequence[ReplaySummary]], Figure]] = {
+    "replay_mat": replay_figures.bounded_mat,
+    "replay_nodes": replay_figures.mat_against_nodes,
+    "replay_samples": replay_figures.by_sample,
+    "replay_places": replay_figures.along_the_thought,
+}
 
 
 def read_accuracy(
@@ -66,6 +83,7 @@ def _accuracy_of(records: Path, notices: list[str]) -> float | None:
 def draw(
     results: Sequence[SettingResult],
     accuracy: Sequence[tuple[str, dict[str, float]]],
+    replays: Sequence[ReplaySummary],
     out: Path,
     notices: list[str],
 ) -> dict[str, str]:
@@ -90,6 +108,9 @@ def draw(
             drawn[name] = figures.save_both(make(shown), out, name)
     if accuracy:
         drawn["accuracy"] = figures.save_both(figures.accuracy(accuracy), out, "accuracy")
+    if replays:
+        for name, of_replays in REPLAY_FIGURES.items():
+            drawn[name] = figures.save_both(of_replays(replays), out, name)
     return drawn
 
 
@@ -131,12 +152,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="a folder with records below it")
     parser.add_argument("--out", type=Path, help="where the report goes; default DIR/report")
     parser.add_argument(
+        "--costs",
+        metavar="FILE",
+        help="what steps cost, for replays: of evaluation.calibrate, or built in:"
+        f" {', '.join(built_in())}; default DIR/calibration.json",
+    )
+    parser.add_argument(
         "--format", choices=tuple(FORMATS), default="markdown", help="of the tables file"
     )
     args = parser.parse_args()
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is not a folder")
     return args
+
+
+def _costs(named: str | None, curve: CostCurve | None) -> Costs | None:
+    """What replays are priced with: as named, else the folder's own curve."""
+    if named:
+        return read_costs(named, with_host=True)
+    return Costs(curve, "calibration.json") if curve else None
+
+
+def _settings(
+    results: Sequence[SettingResult], comparisons: Sequence[Comparison]
+) -> list[tuple[Setting, SettingResult]]:
+    return [(c.setting, result) for c, result in zip(comparisons, results, strict=True)]
 
 
 def _make_folder(out: Path) -> None:
@@ -150,9 +190,10 @@ def main() -> int:
     args = _arguments()
     out = args.out or args.folder / "report"
     notices: list[str] = []
-    gathered = gather(args.folder, notices)
+    replays = find_replays(args.folder)
+    gathered = gather(args.folder, notices, may_be_empty=bool(replays))
     comparisons = [c for c in gathered if any(method.records for method in c.methods)]
-    if not comparisons:
+    if not comparisons and not replays:
         raise UserError(f"{args.folder} holds no finished generation yet")
     _make_folder(out)
 
@@ -166,13 +207,22 @@ def main() -> int:
             )
         speeds = [method.speed for method in result.methods]
         notices += [f"{result.title}: {line}" for line in tables.doubts(speeds)]
-    drawn = draw(results, read_accuracy(comparisons, notices), out, notices)
-    traces = viewer.build(comparisons, notices)
+    summaries = [replay.summary for replay in replays]
+    accuracy = read_accuracy(comparisons, notices) if comparisons else []
+    drawn = draw(results, accuracy, summaries, out, notices)
+    traces = viewer.build(comparisons, replays, notices)
     tabulated = {result.title: tables.of_setting(result) for result in results}
+    costs = _costs(args.costs, curve)
+    settings = _settings(results, comparisons)
+    for replay in summaries:
+        measured = replay_tables.beside_measured(replay, costs, settings)
+        tabulated[replay.title] = [*replay_tables.of_replay(replay, costs), *measured]
     if curve:
         tabulated[MACHINE] = [tables.cost_curve(curve)]
     without_noise = [result.title for result in results if not result.noise]
-    explained = definitions.of_report(curve is not None, without_noise)
+    explained = definitions.of_report(curve is not None, without_noise, bool(replays))
+    if costs and replays:
+        explained += f"\npredicted of replays with {costs.title}"
     title = _title(comparisons, args.folder)
     html = page.render(title, tabulated, drawn, traces, notices, explained)
     write_atomically(out / "report.html", html)

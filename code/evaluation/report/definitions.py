@@ -79,6 +79,20 @@ pass@k     chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n,
 vote       accuracy of the commonest boxed answer of a question's samples (ties: the first to
            appear)"""
 
+REPLAYS = """\
+replay     drafters go along recorded texts, without a model: the engine's own walk, the recorded
+           tokens as the target's. MAT as above, with 95 % over questions (resampled whole)
+complete, cut, looping   MAT of texts that reached their end, were cut at a limit, end in a loop
+accepted   drafted nodes that were accepted
+copy bound MAT of always copying the best earlier occurrence of the last token, in a memory of the
+           method's scope; `of` it: (MAT - 1) / (bound - 1). Trees and datastores may exceed it
+k = 1..8   positions where some earlier occurrence of the last k tokens was followed by the true one
+combination   MAT of the best of all these methods at every step
+predicted  tokens / sum of step costs, in vanilla steps: each step costs what verifying its nodes
+           costs behind the mean context of its question, drafting time added where it says so;
+           at ideal lengths: had every draft been exactly what was accepted, and free
+draft      microseconds a step on the machine that replayed"""
+
 PREDICTED = (
     "predicted  MAT / (verify(n) + draft), in units of verify(1):"
     " the cost curve measured by evaluation.calibrate"
@@ -89,10 +103,12 @@ NOT_PREDICTED = (
 )
 
 
-def of_report(is_predicted: bool, without_noise: list[str]) -> str:
+def of_report(is_predicted: bool, without_noise: list[str], has_replays: bool = False) -> str:
     """All of the report's; `without_noise` are the settings whose noise is not known."""
     parts = [SPEED, VERDICTS]
     if without_noise:
         parts.append(f"           (not known here for: {'; '.join(without_noise)})")
     parts += [ACCEPTANCE, REDUNDANCY, PREDICTED if is_predicted else NOT_PREDICTED]
+    if has_replays:
+        parts.append(REPLAYS)
     return "\n".join(parts)

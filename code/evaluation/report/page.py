@@ -57,6 +57,20 @@ CAPTIONS = {
         "Longest earlier match",
         "How much of the text so far repeats what came before, token by token.",
     ),
+    "replay_mat": Caption(
+        "Replays: acceptance and its bounds",
+        "Mean accepted tokens on recorded texts, with 95 % over questions; lines are what copying"
+        " the best earlier occurrence, and the best of the methods at every step, would reach.",
+    ),
+    "replay_nodes": Caption(
+        "Replays: acceptance against nodes", "What the nodes that a step verifies bring."
+    ),
+    "replay_samples": Caption(
+        "Replays: acceptance by sample", "What remembering the question's earlier samples brings."
+    ),
+    "replay_places": Caption(
+        "Replays: along the thought", "Mean accepted tokens by output position."
+    ),
     "accuracy": Caption("Accuracy", "Lossless methods keep vanilla's accuracy exactly."),
 }
 

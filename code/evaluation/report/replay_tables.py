@@ -11,7 +11,9 @@ from evaluation.analysis.price import Costs
 from evaluation.analysis.redundancy import MATCHES
 from evaluation.analysis.replay_summary import MethodSummary, ReplaySummary
 from evaluation.analysis.replays import PLACES, SPLITS, Steps, mat, price
-from evaluation.report.formatting import UNKNOWN, Table, number, percent
+from evaluation.analysis.results import SettingResult
+from evaluation.records.runs import Setting
+from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
 GROUPS = {
     "categories": "source",
@@ -101,6 +103,38 @@ def combined_mat(summary: ReplaySummary) -> float:
 def _of_bound(value: float, bound: float) -> float:
     """Share of the drafted tokens that the bound accepts."""
     return (value - 1) / (bound - 1) if bound > 1 else NAN
+
+
+def beside_measured(
+    summary: ReplaySummary,
+    costs: Costs | None,
+    settings: Sequence[tuple[Setting, SettingResult]],
+) -> list[Table]:
+    """Predicted speed-ups beside those of real runs of the same setting; none without any."""
+    rows = []
+    own = Setting(summary.paradigm, summary.temperature, summary.model)
+    for setting, result in settings:
+        if setting != own or costs is None:
+            continue
+        for measured in result.methods:
+            method = summary.methods.get(measured.name)
+            if method is None:
+                continue
+            predicted, low, high = price(method.tally.of_questions(), costs.of)
+            steps = mat(method.tally.of_questions()).steps
+            up = measured.speed.speed_up
+            rows.append(
+                [
+                    measured.name,
+                    number(steps.mat),
+                    number(measured.speed.mat),
+                    _interval(predicted, low, high),
+                    with_interval(up),
+                    percent(predicted / up.ratio - 1) if up else UNKNOWN,
+                ]
+            )
+    header = ("method", "MAT replayed", "MAT measured", "predicted", "measured", "difference")
+    return [Table("Predicted beside measured", header, rows)] if rows else []
 
 
 def bounds(summary: ReplaySummary) -> Table:

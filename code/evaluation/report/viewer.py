@@ -7,18 +7,22 @@ tokens emitted].
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.analysis.acceptance import steps
 from evaluation.analysis.comparison import Comparison
+from evaluation.analysis.replay_summary import FoundReplay
 from evaluation.records.schema import Record
 from evaluation.report.colours import colour
 
 BUDGET = 1_200_000
 """Characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a
 second."""
+
+REPLAYED = 12
+"""Generations of a replay shown."""
 
 Decode = Callable[[list[int]], list[str]]
 """Token ids to the texts of single tokens."""
@@ -36,10 +40,21 @@ class Viewer:
 
     def add(self, comparison: Comparison) -> None:
         """The generations of a setting, of repeats the first."""
+        texts = {method.name: method.texts for method in comparison.methods}
+        self.add_texts(comparison.title, comparison.numbered, texts, comparison.reference.texts)
+
+    def add_texts(
+        self,
+        title: str,
+        numbered: str,
+        by_method: Mapping[str, Sequence[Record]],
+        reference: Sequence[Record],
+    ) -> None:
+        """The reference's texts, and every method's steps over them."""
         texts: dict[str, dict[tuple[str, int, int, int], Record]] = {}
-        for method in comparison.methods:
-            texts[method.name] = {record.key: record for record in method.texts}
-        for record in comparison.reference.texts:
+        for name, of_method in by_method.items():
+            texts[name] = {record.key: record for record in of_method}
+        for record in reference:
             if self._texts and self._spent > BUDGET:
                 self.left_out += 1
                 continue
@@ -48,8 +63,8 @@ class Viewer:
                 if record.key in records:
                     methods[name] = self._trace(records[record.key], record)
             text = {
-                "setting": comparison.title,
-                "title": _title(record, comparison.numbered),
+                "setting": title,
+                "title": _title(record, numbered),
                 "tokens": self._decode(record.output_ids),
                 "methods": methods,
             }
@@ -82,11 +97,18 @@ class Viewer:
         return flat
 
 
-def build(comparisons: Sequence[Comparison], notices: list[str]) -> dict[str, Any]:
+def build(
+    comparisons: Sequence[Comparison], replays: Sequence[FoundReplay], notices: list[str]
+) -> dict[str, Any]:
     """{"sources", "colours", "texts"}; what is left out for want of room is noted in `notices`."""
-    viewer = Viewer(token_texts(comparisons))
+    viewer = Viewer(token_texts(_tokenizer_folder(comparisons, replays)))
     for comparison in comparisons:
         viewer.add(comparison)
+    for replay in replays:
+        numbered = "sample" if replay.summary.paradigm == "best_of_n" else "round"
+        texts = replay.first_records(REPLAYED)
+        if texts:
+            viewer.add_texts(replay.summary.title, numbered, texts, next(iter(texts.values())))
     if viewer.left_out:
         notices.append(
             f"the trace viewer holds {viewer.texts} generations;"
@@ -101,9 +123,15 @@ def _title(record: Record, numbered: str) -> str:
     return f"question {record.question_id}, {numbered} {number}{repeat}"
 
 
-def token_texts(comparisons: Sequence[Comparison]) -> Decode:
-    """By the run's own tokenizer file; numbers where it is not at hand."""
-    folder = comparisons[0].methods[0].manifest.model_folder if comparisons else ""
+def _tokenizer_folder(comparisons: Sequence[Comparison], replays: Sequence[FoundReplay]) -> str:
+    """Of the first run, else of the first replay."""
+    if comparisons:
+        return comparisons[0].methods[0].manifest.model_folder
+    return replays[0].tokenizer_folder if replays else ""
+
+
+def token_texts(folder: str) -> Decode:
+    """By the tokenizer file in a checkpoint's folder; numbers where it is not at hand."""
     file = _tokenizer_file(folder)
     if file is None:
         return lambda ids: [f"{number} " for number in ids]

@@ -64,8 +64,9 @@ class Pia(Drafter):
     def observe(self, out: StepOut) -> None:
         self._previous = [out.draft.tokens[0], *out.emitted][-2]
         self._pending.extend(out.emitted)
+        self._learn()
 
-    def during_verify(self) -> None:
+    def _learn(self) -> None:
         """Every position is added once, as soon as its whole window is known."""
         whole_windows = len(self._pending) - self.trie.length
         if whole_windows > 0:
@@ -73,7 +74,7 @@ class Pia(Drafter):
             del self._pending[:whole_windows]
 
     def finish(self, request: Request, output_ids: list[int]) -> None:
-        self.during_verify()
+        self._learn()
         self.trie.put(self._pending, is_output=True)
         self._pending = []
         self.trie.squeeze()

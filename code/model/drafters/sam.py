@@ -65,22 +65,18 @@ class Sam(Drafter):
         self._learn((*request.prompt_ids, prefill.first_token))
 
     def propose(self, context: Context) -> Draft:
-        length = self._text.match_length
-        if self.corpus and self._in_corpus and self._in_corpus.match_length > length:
-            room = self._room(context, self._in_corpus.match_length)
-            tokens, parents = self.corpus.tree(self._in_corpus, room)
-            parents_of_draft = [parent + 1 for parent in parents]
-            return Draft.tree(context.root, tokens, parents_of_draft, "sam_corpus")
-        tokens = self._text.continuation(self._room(context, length))
+        alpha, room = self.config.sam_alpha, context.max_nodes - 1
+        if self.corpus and self._in_corpus:
+            length = self._in_corpus.match_length
+            if length > self._text.match_length:
+                tokens, parents = self.corpus.tree(self._in_corpus, min(room, int(alpha * length)))
+                parents_of_draft = [parent + 1 for parent in parents]
+                return Draft.tree(context.root, tokens, parents_of_draft, "sam_corpus")
+        tokens = self._text.continuation(room, per_match=alpha)
         return Draft.chain(context.root, until_stop(tokens, context.request.stop_ids), "sam")
 
     def observe(self, out: StepOut) -> None:
         self._learn(out.emitted)
-
-    def _room(self, context: Context, match_length: int) -> int:
-        """Nodes to draft below the root for a match of this length."""
-        wanted = int(self.config.sam_alpha * match_length)
-        return min(self.config.sam_nodes - 1, context.max_nodes - 1, wanted)
 
     def _learn(self, tokens: Sequence[int]) -> None:
         self._text.feed(tokens)

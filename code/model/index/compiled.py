@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -28,9 +28,9 @@ def compiled(function: Function) -> Function:
     from numba import njit
 
     try:
-        return njit(function, cache=True, nogil=True)
+        return cast(Function, njit(function, cache=True, nogil=True))
     except RuntimeError:  # no folder that its cache could be written to
-        return njit(function, nogil=True)
+        return cast(Function, njit(function, nogil=True))
 
 
 def grown(array: np.ndarray, rows: int, fill: int = 0) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The edges of a graph over flat arrays: node and token lead to a node, by hash and by list.
 
 What automata and tries here share. An edge is a row of `edges`; a node's edges form a list through
-NEXT, the newest first, from the node's own `head`; `table` finds an edge by (node, token), with
-open addressing and linear probing.
+NEXT and back through PREVIOUS, from the node's own `head`; `table` finds an edge by (node, token),
+with open addressing and linear probing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from model.index.compiled import compiled
 
-SOURCE, TOKEN, TO, NEXT = range(4)
-COLUMNS = 4
+SOURCE, TOKEN, TO, NEXT, PREVIOUS = range(5)
+COLUMNS = 5
 """Of `edges`, int32."""
 
 

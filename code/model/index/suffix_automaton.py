@@ -8,16 +8,29 @@ states and 3 transitions: 100 to 250 bytes a token, as its arrays double.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.index.compiled import compiled, grown
-from model.index.edges import COLUMNS, NEXT, SOURCE, TO, TOKEN, find, insert, insert_all, table_for
+from model.index.edges import (
+    COLUMNS,
+    NEXT,
+    PREVIOUS,
+    SOURCE,
+    TO,
+    TOKEN,
+    find,
+    insert,
+    insert_all,
+    table_for,
+)
 
-LINK, LENGTH, FIRST_END, HEAD = range(4)
-"""Columns of `states`, int32. FIRST_END is a place in the log; HEAD the first of its edges."""
+LINK, LENGTH, FIRST_END, HEAD, KINDS, COUNT = range(6)
+"""Columns of `states`, int32. FIRST_END is a place in the log, HEAD the first of its edges, KINDS
+how many it has; COUNT is kept where occurrences are counted (`counted_automaton.py`)."""
+STATE_COLUMNS = 6
 LOG_TOKEN, LOG_NEXT = range(2)
 """Columns of `log`, int32: every token of every text as it came, and its text's next place."""
 STATES, EDGES, TOKENS = range(3)
@@ -35,30 +48,39 @@ class Arrays:
     edges: np.ndarray
     table: np.ndarray
     log: np.ndarray
+    _room: int = 0
+    """Tokens there is room for."""
+
+    def __post_init__(self) -> None:
+        self.all = (self.counts, self.states, self.edges, self.table, self.log)
+        """As compiled functions take them."""
 
     @classmethod
     def empty(cls) -> Arrays:
         """With its initial state, 0."""
         counts = np.array([1, 0, 0], dtype=np.int64)
-        states = np.zeros((64, 4), dtype=np.int32)
-        states[0] = (-1, 0, -1, -1)
+        states = np.zeros((64, STATE_COLUMNS), dtype=np.int32)
+        states[0] = (-1, 0, -1, -1, 0, 0)
         edges = np.zeros((128, COLUMNS), dtype=np.int32)
         log = np.zeros((64, 2), dtype=np.int32)
-        return cls(counts, states, edges, table_for(len(edges)), log)
+        made = cls(counts, states, edges, table_for(len(edges)), log)
+        made.reserve(20)
+        return made
 
     def reserve(self, tokens: int) -> None:
         """Make room for so many more tokens."""
         total = int(self.counts[TOKENS]) + tokens
+        if total <= self._room:
+            return
+        total = max(total, 2 * self._room)
+        self._room = total
         self.log = grown(self.log, total)
         self.states = grown(self.states, 2 * total + 2)
         edges = grown(self.edges, 3 * total + 8)
         if edges is not self.edges:
             self.edges, self.table = edges, table_for(len(edges))
             insert_all(self.edges, self.table, int(self.counts[EDGES]))
-
-    @property
-    def all(self) -> tuple[np.ndarray, ...]:
-        return self.counts, self.states, self.edges, self.table, self.log
+        self.all = (self.counts, self.states, self.edges, self.table, self.log)
 
 
 class SuffixAutomaton:
@@ -111,21 +133,20 @@ class Text:
         """The state whose longest string is the whole text."""
         return int(self._end[LAST_STATE])
 
-    def feed(self, tokens: Iterable[int]) -> None:
+    def feed(self, tokens: Sequence[int]) -> None:
         """Add tokens."""
         self.feed_and_measure(tokens)
 
-    def feed_and_measure(self, tokens: Iterable[int]) -> np.ndarray:
+    def feed_and_measure(self, tokens: Sequence[int]) -> np.ndarray:
         """Add tokens; the length of the longest match after every one, [tokens]."""
-        fed = np.fromiter(tokens, dtype=np.int64)
+        fed = np.array(tokens, dtype=np.int64)
         self._arrays.reserve(len(fed))
         return _feed(*self._arrays.all, self._end, fed)
 
-    def continuation(self, tokens: int) -> list[int]:
-        """The up to `tokens` tokens that followed the longest earlier match."""
-        if tokens < 1:
-            return []
-        return _continuation(*self._arrays.all, self._end, tokens).tolist()
+    def continuation(self, tokens: int, per_match: float = np.inf) -> list[int]:
+        """What followed the longest earlier match: up to `tokens` tokens, and up to `per_match` of
+        them for every matched one."""
+        return _continuation(*self._arrays.all, self._end, tokens, per_match).tolist()
 
     def roomy_continuation(self, tokens: int, shortest: int) -> list[int]:
         """What followed the longest match, of at least `shortest`, that `tokens` tokens follow.
@@ -180,37 +201,47 @@ def _match_state(states: np.ndarray, end: np.ndarray) -> int:
 
 
 @compiled
-def _add_edge(counts, states, edges, table, source, token, to):  # type: ignore[no-untyped-def]
+def _add_edge(counts, states, edges, table, source, token, to):
     edge = counts[EDGES]
     counts[EDGES] = edge + 1
     edges[edge, SOURCE] = source
     edges[edge, TOKEN] = token
     edges[edge, TO] = to
-    edges[edge, NEXT] = states[source, HEAD]
+    head = states[source, HEAD]
+    edges[edge, NEXT] = head
+    edges[edge, PREVIOUS] = -1
+    if head >= 0:
+        edges[head, PREVIOUS] = edge
     states[source, HEAD] = edge
+    states[source, KINDS] += 1
     insert(edges, table, edge)
 
 
 @compiled
-def _new_state(counts, states, link, length, first_end):  # type: ignore[no-untyped-def]
+def _new_state(counts, states, link, length, first_end):
     state = counts[STATES]
     counts[STATES] = state + 1
     states[state, LINK] = link
     states[state, LENGTH] = length
     states[state, FIRST_END] = first_end
     states[state, HEAD] = -1
+    states[state, KINDS] = 0
+    states[state, COUNT] = 0
     return state
 
 
 @compiled
-def _split(counts, states, edges, table, original, state, token):  # type: ignore[no-untyped-def]
+def _split(counts, states, edges, table, original, state, token):
     """Split off the shorter strings of `original`, which `token` leads to from `state` up."""
     length = states[state, LENGTH] + 1
     clone = _new_state(counts, states, states[original, LINK], length, states[original, FIRST_END])
+    states[clone, COUNT] = states[original, COUNT]
     edge = states[original, HEAD]
-    while edge >= 0:
-        _add_edge(counts, states, edges, table, clone, edges[edge, TOKEN], edges[edge, TO])
+    while edge >= 0 and edges[edge, NEXT] >= 0:
         edge = edges[edge, NEXT]
+    while edge >= 0:  # from the last one on, so that the order stays
+        _add_edge(counts, states, edges, table, clone, edges[edge, TOKEN], edges[edge, TO])
+        edge = edges[edge, PREVIOUS]
     while state >= 0:
         edge = find(edges, table, state, token)
         if edge < 0 or edges[edge, TO] != original:
@@ -222,7 +253,7 @@ def _split(counts, states, edges, table, original, state, token):  # type: ignor
 
 
 @compiled
-def _extended(counts, states, edges, table, last, token, place):  # type: ignore[no-untyped-def]
+def extended(counts, states, edges, table, last, token, place):
     """The state of the text that ends in `last`, one token longer."""
     edge = find(edges, table, last, token)
     if edge >= 0:  # another text has been here
@@ -246,7 +277,7 @@ def _extended(counts, states, edges, table, last, token, place):  # type: ignore
 
 
 @compiled
-def _feed(counts, states, edges, table, log, end, tokens):  # type: ignore[no-untyped-def]
+def _feed(counts, states, edges, table, log, end, tokens):
     lengths = np.empty(len(tokens), dtype=np.int64)
     for i in range(len(tokens)):
         place = counts[TOKENS]
@@ -255,14 +286,14 @@ def _feed(counts, states, edges, table, log, end, tokens):  # type: ignore[no-un
         log[place, LOG_NEXT] = -1
         if end[LAST_PLACE] >= 0:
             log[end[LAST_PLACE], LOG_NEXT] = place
-        last = _extended(counts, states, edges, table, end[LAST_STATE], tokens[i], place)
+        last = extended(counts, states, edges, table, end[LAST_STATE], tokens[i], place)
         end[LAST_STATE], end[LAST_PLACE] = last, place
         lengths[i] = states[_match_state(states, end), LENGTH]
     return lengths
 
 
 @compiled
-def _follow(counts, states, edges, table, log, match, tokens):  # type: ignore[no-untyped-def]
+def _follow(counts, states, edges, table, log, match, tokens):
     state, length = match[0], match[1]
     for token in tokens:
         edge = find(edges, table, state, token)
@@ -275,9 +306,10 @@ def _follow(counts, states, edges, table, log, match, tokens):  # type: ignore[n
 
 
 @compiled
-def _continuation(counts, states, edges, table, log, end, most):  # type: ignore[no-untyped-def]
+def _continuation(counts, states, edges, table, log, end, most, per_match):
     state = _match_state(states, end)
-    return _following(log, states[state, FIRST_END], most)
+    wanted = min(float(most), per_match * states[state, LENGTH]) if state > 0 else 0.0
+    return _following(log, states[state, FIRST_END], int(max(0.0, wanted)))
 
 
 @compiled
@@ -294,9 +326,7 @@ def _following(log: np.ndarray, end: int, most: int) -> np.ndarray:
 
 
 @compiled
-def _roomy_continuation(  # type: ignore[no-untyped-def]
-    counts, states, edges, table, log, end, most, shortest
-):
+def _roomy_continuation(counts, states, edges, table, log, end, most, shortest):
     state = _match_state(states, end)
     longest = _following(log, states[state, FIRST_END], most)
     found = longest
@@ -309,7 +339,7 @@ def _roomy_continuation(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _walked(counts, states, edges, table, log, tokens, begin):  # type: ignore[no-untyped-def]
+def _walked(counts, states, edges, table, log, tokens, begin):
     state, at = 0, begin
     while at < len(tokens):
         edge = find(edges, table, state, tokens[at])

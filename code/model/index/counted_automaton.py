@@ -1,0 +1,184 @@
+"""A suffix automaton that counts: how often every string of up to `depth` tokens occurs, and which
+token followed it last.
+
+It knows what a suffix tree knows, every count and continuation, over an automaton's states: strings
+with the same ends share one state, and their count. A text keeps the state of its last `depth`
+tokens; the states of all its shorter contexts are that one's links. One token costs a few steps a
+context with a count of its own, `depth` at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.index.compiled import compiled
+from model.index.edges import NEXT, PREVIOUS, TO, find
+from model.index.suffix_automaton import (
+    COUNT,
+    HEAD,
+    LAST_PLACE,
+    LAST_STATE,
+    LENGTH,
+    LINK,
+    LOG_NEXT,
+    LOG_TOKEN,
+    STATES,
+    TOKENS,
+    Arrays,
+    extended,
+)
+
+CONTEXT_STATE, CONTEXT_LENGTH = 2, 3
+"""Of a text: the state of its last `depth` tokens, and how many they are."""
+
+
+class CountedAutomaton:
+    """The memory that texts share."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.arrays = Arrays.empty()
+
+    def open(self) -> CountedText:
+        """Begin another text."""
+        return CountedText(self)
+
+    def __len__(self) -> int:
+        """Tokens fed."""
+        return int(self.arrays.counts[TOKENS])
+
+    @property
+    def states(self) -> int:
+        return int(self.arrays.counts[STATES])
+
+
+class CountedText:
+    """One growing text, and the context it ends in."""
+
+    def __init__(self, automaton: CountedAutomaton) -> None:
+        self.automaton = automaton
+        self.end = np.array([0, -1, 0, 0], dtype=np.int64)
+        """As compiled functions take it."""
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Add tokens."""
+        fed = np.array(tokens, dtype=np.int64)
+        arrays = self.automaton.arrays
+        arrays.reserve(len(fed))
+        feed_counted(*arrays.all, self.end, fed, self.automaton.depth)
+
+    def count(self, tokens: Sequence[int]) -> int:
+        """How often a string, of up to `depth` tokens, occurs."""
+        arrays = self.automaton.arrays
+        return _count(*arrays.all, np.array(tokens, dtype=np.int64))
+
+
+class CountedFollower:
+    """A text that is looked up, token by token, in an automaton that others feed."""
+
+    def __init__(self, automaton: CountedAutomaton) -> None:
+        self.automaton = automaton
+        self.end = np.array([0, -1, 0, 0], dtype=np.int64)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Match tokens; what is to be found of them must have been fed before."""
+        arrays = self.automaton.arrays
+        fed = np.array(tokens, dtype=np.int64)
+        _follow_counted(*arrays.all, self.end, fed, self.automaton.depth)
+
+
+@compiled
+def context_of(states: np.ndarray, end: np.ndarray) -> int:
+    """The state that a text's context stands at now: a split may have moved it to a link."""
+    state, length = end[CONTEXT_STATE], end[CONTEXT_LENGTH]
+    while state > 0 and length <= states[states[state, LINK], LENGTH]:
+        state = states[state, LINK]
+    end[CONTEXT_STATE] = state
+    return int(state)
+
+
+@compiled
+def advance(states, edges, table, state, length, token, depth):
+    """(state, length) of a context one token longer, of its longest suffix that occurs, and of the
+    last `depth` tokens of that."""
+    edge = find(edges, table, state, token)
+    while edge < 0 and state > 0:
+        state = states[state, LINK]
+        length = states[state, LENGTH]
+        edge = find(edges, table, state, token)
+    if edge < 0:
+        return 0, 0
+    state, length = int(edges[edge, TO]), length + 1
+    if length > depth:
+        length = depth
+    while states[states[state, LINK], LENGTH] >= length:
+        state = int(states[state, LINK])
+    return state, int(length)
+
+
+@compiled
+def _move_to_front(states, edges, state, edge):
+    """Make an edge the first of its state's: what followed last stands first."""
+    head = states[state, HEAD]
+    if head == edge:
+        return
+    before, behind = edges[edge, PREVIOUS], edges[edge, NEXT]
+    edges[before, NEXT] = behind
+    if behind >= 0:
+        edges[behind, PREVIOUS] = before
+    edges[edge, PREVIOUS] = -1
+    edges[edge, NEXT] = head
+    edges[head, PREVIOUS] = edge
+    states[state, HEAD] = edge
+
+
+@compiled
+def feed_one(counts, states, edges, table, log, end, token, depth):
+    """Add one token to a text: the automaton, the counts, the order of continuations."""
+    place = counts[TOKENS]
+    counts[TOKENS] = place + 1
+    log[place, LOG_TOKEN] = token
+    log[place, LOG_NEXT] = -1
+    if end[LAST_PLACE] >= 0:
+        log[end[LAST_PLACE], LOG_NEXT] = place
+    end[LAST_STATE] = extended(counts, states, edges, table, end[LAST_STATE], token, place)
+    end[LAST_PLACE] = place
+    context = context_of(states, end)
+    state = context
+    while state >= 0:
+        _move_to_front(states, edges, state, find(edges, table, state, token))
+        state = states[state, LINK]
+    length = end[CONTEXT_LENGTH]
+    state, length = advance(states, edges, table, context, length, token, depth)
+    end[CONTEXT_STATE], end[CONTEXT_LENGTH] = state, length
+    while state >= 0:
+        states[state, COUNT] += 1
+        state = states[state, LINK]
+
+
+@compiled
+def feed_counted(counts, states, edges, table, log, end, tokens, depth):
+    for token in tokens:
+        feed_one(counts, states, edges, table, log, end, token, depth)
+
+
+@compiled
+def _follow_counted(counts, states, edges, table, log, end, tokens, depth):
+    for token in tokens:
+        state = context_of(states, end)
+        length = end[CONTEXT_LENGTH]
+        state, length = advance(states, edges, table, state, length, token, depth)
+        end[CONTEXT_STATE], end[CONTEXT_LENGTH] = state, length
+
+
+@compiled
+def _count(counts, states, edges, table, log, tokens):
+    state = 0
+    for token in tokens:
+        edge = find(edges, table, state, token)
+        if edge < 0:
+            return 0
+        state = edges[edge, TO]
+    return int(states[state, COUNT])
