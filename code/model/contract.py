@@ -138,6 +138,9 @@ class Draft:
     probabilities: torch.Tensor | None = None
     """Chains only, [nodes - 1, V]: the distribution that node i + 1 was drawn from. At
     temperatures above 0 verification is then speculative rejection sampling."""
+    chances: Sequence[float] = ()
+    """Of every node below the root, the drafter's own estimate that it will be emitted: the
+    product along its path. Empty where it makes none."""
 
     @classmethod
     def only_root(cls, root: int) -> Draft:
@@ -151,6 +154,7 @@ class Draft:
         tokens: Sequence[int],
         source: str,
         probabilities: torch.Tensor | None = None,
+        chances: Sequence[float] = (),
     ) -> Draft:
         """The root and `tokens`, each the child of the one before."""
         nodes = len(tokens) + 1
@@ -160,16 +164,25 @@ class Draft:
             candidates=nodes,
             source=source if tokens else "none",
             probabilities=probabilities,
+            chances=chances,
         )
 
     @classmethod
-    def tree(cls, root: int, tokens: Sequence[int], parents: Sequence[int], source: str) -> Draft:
+    def tree(
+        cls,
+        root: int,
+        tokens: Sequence[int],
+        parents: Sequence[int],
+        source: str,
+        chances: Sequence[float] = (),
+    ) -> Draft:
         """The root and `tokens` below it; `parents` count the root as node 0."""
         return cls(
             tokens=[root, *tokens],
             parents=[-1, *parents],
             candidates=len(tokens) + 1,
             source=source if tokens else "none",
+            chances=chances,
         )
 
     @property

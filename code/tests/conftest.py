@@ -79,11 +79,15 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory, target: Model) -> dict[s
         "eagle_depth": 3,
         "eagle_top_k": 4,
     }
+    sps = {"sps_model": str(folder / "draft"), "sps_tokens": 5, "sps_confidence": 0.0}
     return {
-        "sps": {"sps_model": str(folder / "draft"), "sps_tokens": 5, "sps_confidence": 0.0},
+        "sps": sps,
         "rest": {"rest_datastore": str(folder / "store")},
         "eagle3": eagle3,
         "sam_eagle3": {**eagle3, "sam_threshold": 2},
+        "blend_eagle3": {**eagle3, "blend_nodes": 16},
+        "suffix_eagle3": {**eagle3, "suffix_reach": 1.5},
+        "blend[sps]": sps,
     }
 
 
@@ -126,4 +130,7 @@ def load(target: Model, artefacts: dict[str, dict[str, Any]]):
 
 
 PROMPT = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 7, 8, 1, 2, 3]
-METHODS = [*methods.names(), "sam[recycling]", "sam[pld]"]
+METHODS = [
+    *methods.names(),
+    *("sam[recycling]", "sam[pld]", "blend[recycling]", "blend[sps]", "suffix[pld]"),
+]

@@ -7,6 +7,7 @@ A command that no rule here knows fails the test, so a new one gets a rule.
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,7 +111,8 @@ def on_records(shop: Shop, command: str) -> None:
 
 
 def verify(shop: Shop, command: str) -> None:
-    said = shop.run(f"{command} --questions 1 --max-new-tokens 10 --temperature 0.6")
+    few = "--questions 1 --max-new-tokens 10 --temperature 0.6 --method pld recycling blend"
+    said = shop.run(f"{command} {few}")
     assert "all texts are vanilla's" in said
 
 
@@ -145,6 +147,22 @@ def small_model(shop: Shop, command: str) -> None:
         " ".join(words), OUT=out, QUESTION_FILE=str(questions), EXTRAS="test,ray", **knobs
     )
     assert "speed-up" in said and "exact" in said
+
+
+def replay(shop: Shop, command: str) -> None:
+    """A few words as traces, the mini family's tokenizer."""
+    traces = shop.folder / "traces.jsonl"
+    traces.write_text('{"prompt": "1 + 1?", "text": "1 + 1 = 2, so 1 + 1 = 2"}\n' * 4)
+    command = command.replace("TRACES.jsonl", str(traces)).replace("FOLDER", "data/mini/target")
+    command = command.replace("golden.json", str(shop.folder / "golden.json"))
+    said = shop.run(f"{command} --out {shop.folder}/replayed")
+    assert "MAT" in said
+
+
+def replay_records(shop: Shop, command: str) -> None:
+    """The records of mini.sh in place of data/mini, and a folder of their own for the replay."""
+    shop.run(command.replace("data/mini", str(shop.records)))
+    shutil.rmtree(shop.records / "replay")
 
 
 def workers(shop: Shop, command: str) -> None:
@@ -201,6 +219,8 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"bash code/scripts/test\.sh", checks),
     (r"^(?:\w+=.*)?bash scripts/(qwen3|deepseek)\.sh", published),
     (r"^(?:\w+=.*)?bash scripts/small\.sh", small_model),
+    (r"^python -m evaluation\.replay data/mini", replay_records),
+    (r"^python -m evaluation\.replay TRACES\.jsonl", replay),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),
@@ -237,8 +257,6 @@ def test_commands_were_found():
 @pytest.mark.parametrize("kind", ("drafters/echo", "tasks/sums", "paradigms/second_opinion"))
 def test_readmes_examples_work_when_dropped_in(kind, tmp_path):
     """A copy of the packages, the example's file in it, and a run that uses it."""
-    import shutil
-
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     path = re.search(rf"`code/(\w+/{kind}\.py)`", readme).group(1)
     after = readme[readme.index(f"`code/{path}`") :]

@@ -133,6 +133,8 @@ class Runner:
         model, generation, needs = self.loaded.model, self.spec.generation, self.drafter.needs
         model.reserve(self.rows(longest_prompt))
         self.drafter.reserve(self.positions(longest_prompt))
+        if self.tuned.costs:
+            self.drafter.know_costs(self.tuned.costs)
         topk = max(needs.target_topk, self.spec.record_topk)
         wanted = Wanted(feature_layers=needs.feature_layers, target_topk=topk)
         draws = generation.temperature > 0 and generation.only_temperature

@@ -85,7 +85,7 @@ class Eagle3(Drafter):
             return Draft.only_root(context.root)
         k = min(self.config.eagle_top_k, nodes, self.head.config.draft_vocab)
         tree = self._grow(TreeShape(k, depth, nodes))
-        return Draft.tree(context.root, tree.tokens, tree.parents, "eagle3")
+        return Draft.tree(context.root, tree.tokens, tree.parents, "eagle3", tree.chances)
 
     def observe(self, out: StepOut) -> None:
         if out.finished:

@@ -50,6 +50,8 @@ class Template:
     parents: tuple[int, ...]
     ranks: tuple[int, ...]
     depths: tuple[int, ...]
+    chances: tuple[float, ...]
+    """By RANK_CHANCE, along the path."""
 
 
 def template(ranks: int) -> Template:
@@ -67,6 +69,7 @@ def template(ranks: int) -> Template:
         parents=(-1, *(number[path[:-1]] for path in paths)),
         ranks=(0, *(path[-1] for path in paths)),
         depths=tuple(len(path) for path in nodes),
+        chances=tuple(_chance(path) for path in nodes),
     )
 
 
@@ -86,6 +89,7 @@ class Recycling(Drafter):
         self.matrix = np.full((vocab_size, topk), -1, dtype=np.int32)
         self._parents = np.array(self.template.parents)
         self._ranks = np.array(self.template.ranks)
+        self._chances = np.array(self.template.chances)
         self._levels: dict[int, list[np.ndarray]] = {}
 
     def forget(self) -> None:
@@ -105,7 +109,11 @@ class Recycling(Drafter):
         new_number[kept] = np.arange(len(kept))
         parents = new_number[self._parents[kept]]
         return Draft.tree(
-            context.root, tokens[kept[1:]].tolist(), parents[1:].tolist(), "recycling"
+            context.root,
+            tokens[kept[1:]].tolist(),
+            parents[1:].tolist(),
+            "recycling",
+            self._chances[kept[1:]].tolist(),
         )
 
     def observe(self, out: StepOut) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from model import checkpoint
@@ -155,6 +156,7 @@ class Sps(Drafter):
             [drawn.token for drawn in chain],
             "sps",
             probabilities=torch.stack(distributions) if distributions else None,
+            chances=np.cumprod([drawn.probability for drawn in chain]).tolist(),
         )
 
     def observe(self, out: StepOut) -> None:

@@ -7,14 +7,12 @@ equal ones the request's own. `--suffix-preset` sets both engines' defaults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.engine.model import Model
 from model.errors import UserError
-from model.index.counted_automaton import CountedAutomaton, CountedFollower
-from model.index.suffix_speculation import Rule, Speculation, speculate
+from model.index.suffix_speculation import Rule, SuffixMemory
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,16 @@ class Config:
     def tokens(self) -> int:
         return self.suffix_tokens or PRESETS[self.suffix_preset].tokens
 
+    def rule(self, room: int) -> Rule:
+        """How much is drafted, with room for so many tokens."""
+        return Rule(
+            min(self.tokens, room),
+            self.suffix_factor,
+            self.suffix_offset,
+            self.suffix_least,
+            self.suffix_tree,
+        )
+
 
 class Suffix(Drafter):
     scope = "question"
@@ -64,61 +72,21 @@ class Suffix(Drafter):
         self.forget()
 
     def forget(self) -> None:
-        self.outputs = CountedAutomaton(self.config.depth)
-        self._open()
-
-    def _open(self) -> None:
-        self._request = CountedAutomaton(self.config.depth).open()
-        self._output = self.outputs.open()
-        self._in_outputs = CountedFollower(self.outputs)
+        self.memory = SuffixMemory(self.config.depth)
+        self._text = self.memory.open()
 
     def start(self, request: Request, prefill: Prefill) -> None:
-        self._open()
-        self._request.feed(request.prompt_ids)
-        self._in_outputs.feed(request.prompt_ids[-self.config.depth :])
-        self._learn([prefill.first_token])
+        self._text = self.memory.open()
+        self._text.feed_prompt(request.prompt_ids)
+        self._text.feed([prefill.first_token])
 
     def propose(self, context: Context) -> Draft:
-        best = self.speculation(context)
-        tokens, parents = until_stops(best, context.request.stop_ids)
+        best = self._text.speculate(self.config.rule(context.max_nodes - 1))
+        tokens, parents = best.until(context.request.stop_ids)
         return Draft.tree(context.root, tokens, [parent + 1 for parent in parents], "suffix")
 
-    def speculation(self, context: Context) -> Speculation:
-        """What is drafted, with its score."""
-        config = self.config
-        rule = Rule(
-            min(config.tokens, context.max_nodes - 1),
-            config.suffix_factor,
-            config.suffix_offset,
-            config.suffix_least,
-            config.suffix_tree,
-        )
-        own, of_outputs = speculate(self._request, rule), speculate(self._in_outputs, rule)
-        return own if own.score >= of_outputs.score else of_outputs
-
     def observe(self, out: StepOut) -> None:
-        self._learn(out.emitted)
-
-    def _learn(self, tokens: Sequence[int]) -> None:
-        self._request.feed(tokens)
-        for token in tokens:
-            self._output.feed((token,))
-            self._in_outputs.feed((token,))
-
-
-def until_stops(found: Speculation, stop_ids: frozenset[int]) -> tuple[list[int], list[int]]:
-    """(tokens, parents) without what stands below a stop token; parents count from -1."""
-    tokens, parents = found.tokens.tolist(), found.parents.tolist()
-    if stop_ids.isdisjoint(tokens):
-        return tokens, parents
-    new_number = {-1: -1}
-    kept: list[int] = []
-    for node, (token, parent) in enumerate(zip(tokens, parents, strict=True)):
-        if parent in new_number:
-            if token not in stop_ids:
-                new_number[node] = len(kept)
-            kept.append(node)
-    return [tokens[node] for node in kept], [new_number[parents[node]] for node in kept]
+        self._text.feed(out.emitted)
 
 
 def build(config: Config, model: Model) -> Drafter:

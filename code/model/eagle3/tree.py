@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -37,6 +38,8 @@ class Tree:
 
     tokens: list[int]
     parents: list[int]
+    chances: list[float]
+    """The head's own probability of each node's path."""
 
     def paths(self) -> list[tuple[int, ...]]:
         """Every node as the tokens from the root to it."""
@@ -72,14 +75,17 @@ class Candidates:
     parents: list[torch.Tensor]
 
     def best(self, nodes: int) -> torch.Tensor:
-        """[3, nodes]: numbers, tokens, parents' numbers of the best scored, parents first.
+        """[4, nodes]: numbers, tokens, parents' numbers, scores of the best scored, parents first.
 
-        Ties of score go to the smaller number, so the kept set is closed under ancestors.
+        Scores are float32 by their bits. Ties of score go to the smaller number, so the kept set is
+        closed under ancestors.
         """
-        order = torch.cat(self.scores).sort(descending=True, stable=True).indices
+        scores = torch.cat(self.scores)
+        order = scores.sort(descending=True, stable=True).indices
         kept = order[:nodes].sort().values
         tokens, parents = torch.cat(self.tokens), torch.cat(self.parents)
-        return torch.stack([kept + 1, tokens[kept], parents[kept]])
+        bits = scores[kept].float().view(torch.int32).long()
+        return torch.stack([kept + 1, tokens[kept], parents[kept], bits])
 
 
 def expand(
@@ -91,8 +97,8 @@ def expand(
 ) -> torch.Tensor:
     """The best nodes of a tree of `depth` levels below the first (Li et al. 2024, EAGLE-2, sec. 4).
 
-    [3, nodes]: candidate numbers from 1, tokens, parents' numbers, parents first. Tensors
-    throughout: nothing is read on the host.
+    [4, nodes]: candidate numbers from 1, tokens, parents' numbers, scores by their bits, parents
+    first. Tensors throughout: nothing is read on the host.
     """
     k = shape.k
     scores, tokens = likeliest(head, ids, last, k)
@@ -123,9 +129,12 @@ def expand(
 
 def read(packed: torch.Tensor) -> Tree:
     """The tree of `expand` on the host: one transfer."""
-    numbers, tokens, parent_numbers = packed.tolist()
+    host = packed.cpu().numpy()
+    numbers, tokens, parent_numbers = host[:3].tolist()
+    scores = host[3].astype(np.int32).view(np.float32)
     node_of = {number: node for node, number in enumerate([0, *numbers])}
-    return Tree(tokens, [node_of[number] for number in parent_numbers])
+    parents = [node_of[number] for number in parent_numbers]
+    return Tree(tokens, parents, np.exp(scores).tolist())
 
 
 class DraftState:

@@ -8,12 +8,15 @@ context's length, how often it occurred and how many continuations it has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from model.index.compiled import compiled
 from model.index.counted_automaton import (
     CONTEXT_LENGTH,
     CONTEXT_STATE,
+    CountedAutomaton,
     advance,
     context_of,
     feed_one,
@@ -21,6 +24,46 @@ from model.index.counted_automaton import (
 from model.index.edges import NEXT, TO, TOKEN, find
 from model.index.heap import pop, push
 from model.index.suffix_automaton import COUNT, HEAD, KINDS, LENGTH, LINK
+
+
+class BlendedText:
+    """A growing text over a shared memory of counts, and of what its contexts have been worth."""
+
+    def __init__(self, memory: BlendedMemory) -> None:
+        self._memory = memory
+        self._end = memory.automaton.open().end
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Add tokens, learning from each."""
+        fed = np.array(tokens, dtype=np.int64)
+        arrays, depth = self._memory.automaton.arrays, self._memory.automaton.depth
+        arrays.reserve(len(fed))
+        feed_and_learn(*arrays.all, self._end, fed, depth, self._memory.learnt)
+
+    def grow(
+        self, stops: np.ndarray, prices: np.ndarray, least: float, most: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(tokens, parents, path probabilities) of the likeliest tree of up to `most` nodes.
+
+        Parents count from -1, the text's end. A node is added while its probability is at least
+        `least` and at least its price, prices[nodes so far]; nothing follows one of `stops`.
+        """
+        arrays, depth = self._memory.automaton.arrays, self._memory.automaton.depth
+        learnt = self._memory.learnt
+        return grow(*arrays.all, self._end, depth, learnt, stops, prices, least, most)
+
+
+class BlendedMemory:
+    """What texts share."""
+
+    def __init__(self, longest_context: int) -> None:
+        self.automaton = CountedAutomaton(longest_context + 1)
+        self.learnt = chances()
+
+    def open(self) -> BlendedText:
+        """Begin another text."""
+        return BlendedText(self)
+
 
 ORDERS, TOTALS, KIND_BINS = 10, 8, 6
 """Bins of a context's length, of how often it occurred, of how many continuations it has."""

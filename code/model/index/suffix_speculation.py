@@ -7,12 +7,19 @@ draft's score is their sum, and the best score over all lengths of the suffix wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from model.index.compiled import compiled
-from model.index.counted_automaton import CONTEXT_LENGTH, CountedFollower, CountedText, context_of
+from model.index.counted_automaton import (
+    CONTEXT_LENGTH,
+    CountedAutomaton,
+    CountedFollower,
+    CountedText,
+    context_of,
+)
 from model.index.edges import NEXT, TO, TOKEN
 from model.index.heap import pop, push
 from model.index.suffix_automaton import COUNT, HEAD, LENGTH, LINK
@@ -41,12 +48,63 @@ class Speculation(NamedTuple):
     parents: np.ndarray
     score: float
 
+    def until(self, stop_ids: frozenset[int]) -> tuple[list[int], list[int]]:
+        """(tokens, parents) without what stands below a stop token."""
+        tokens, parents = self.tokens.tolist(), self.parents.tolist()
+        if stop_ids.isdisjoint(tokens):
+            return tokens, parents
+        new_number = {-1: -1}
+        kept: list[int] = []
+        for node, (token, parent) in enumerate(zip(tokens, parents, strict=True)):
+            if parent in new_number:
+                if token not in stop_ids:
+                    new_number[node] = len(kept)
+                kept.append(node)
+        return [tokens[node] for node in kept], [new_number[parents[node]] for node in kept]
+
 
 def speculate(text: CountedText | CountedFollower, rule: Rule) -> Speculation:
     """The best-scored draft over all lengths of the suffix; of equal ones the longer suffix's."""
     arrays, depth = text.automaton.arrays, text.automaton.depth
     found = _best(*arrays.all, text.end, depth, *rule)
     return Speculation(*found)
+
+
+class SuffixMemory:
+    """All outputs of a scope, and the text under way: its prompt and output by themselves too."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self._outputs = CountedAutomaton(depth)
+
+    def open(self) -> SuffixText:
+        """Begin another text."""
+        return SuffixText(self.depth, self._outputs)
+
+
+class SuffixText:
+    """One growing text."""
+
+    def __init__(self, depth: int, outputs: CountedAutomaton) -> None:
+        self._own = CountedAutomaton(depth).open()
+        self._output = outputs.open()
+        self._in_outputs = CountedFollower(outputs)
+
+    def feed_prompt(self, tokens: Sequence[int]) -> None:
+        self._own.feed(tokens)
+        self._in_outputs.feed(tokens)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Add output tokens."""
+        self._own.feed(tokens)
+        for token in tokens:
+            self._output.feed((token,))
+            self._in_outputs.feed((token,))
+
+    def speculate(self, rule: Rule) -> Speculation:
+        """The better scored of both memories' drafts; of equal ones the text's own."""
+        own, of_outputs = speculate(self._own, rule), speculate(self._in_outputs, rule)
+        return own if own.score >= of_outputs.score else of_outputs
 
 
 @compiled

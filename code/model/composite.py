@@ -1,0 +1,61 @@
+"""The base of composites: a drafter around another one, which sees every step and every scope."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import TypeVar
+
+from model.contract import Context, Draft, Drafter, Prefill, Request, Scope, StepOut
+
+Self = TypeVar("Self", bound="Composite")
+
+
+class Composite(Drafter):
+    """Hands everything on to `inner`; what wraps it adds its own before or after."""
+
+    def __init__(self, inner: Drafter, max_nodes: int) -> None:
+        self.inner = inner
+        most = max(inner.needs.max_nodes, max_nodes)
+        self.needs = dataclasses.replace(inner.needs, max_nodes=most)
+        self.scope: Scope = "question"
+
+    def enter(self, scope: Scope, key: str) -> None:
+        super().enter(scope, key)
+        self.inner.enter(scope, key)
+
+    def remember(self, scope: Scope) -> None:
+        self.scope = scope
+        self.inner.remember(scope)
+
+    def session(self: Self) -> Self:
+        session = copy.copy(self)
+        session.inner = self.inner.session()
+        return session
+
+    def reserve(self, positions: int) -> None:
+        self.inner.reserve(positions)
+
+    def know_costs(self, costs: Mapping[int, float]) -> None:
+        self.inner.know_costs(costs)
+
+    def start(self, request: Request, prefill: Prefill) -> None:
+        self.inner.start(request, prefill)
+
+    def proposed_by_inner(self, context: Context) -> Draft:
+        """The inner drafter's draft, within its own budget."""
+        room = min(context.max_nodes, self.inner.needs.max_nodes)
+        return self.inner.propose(dataclasses.replace(context, max_nodes=room))
+
+    def propose(self, context: Context) -> Draft:
+        return self.proposed_by_inner(context)
+
+    def observe(self, out: StepOut) -> None:
+        self.inner.observe(out)
+
+    def during_verify(self) -> None:
+        self.inner.during_verify()
+
+    def finish(self, request: Request, output_ids: list[int]) -> None:
+        self.inner.finish(request, output_ids)
