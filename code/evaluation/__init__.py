@@ -2,7 +2,7 @@
 
 import sys
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 if sys.argv[:1] == ["-m"]:  # `python -m evaluation.X` imports this first
     from evaluation.running.interrupts import end_while_importing

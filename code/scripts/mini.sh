@@ -22,6 +22,8 @@ python -m evaluation.matrix --model-path mini --model-name mini --out "$OUT" \
     --methods $METHODS --paradigms $PARADIGMS --temperatures $TEMPERATURES \
     --for eagle3 "--eagle-depth 5 --eagle-top-k 1" \
     --for sam_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
+    --for suffix_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
+    --for blend_eagle3 "--eagle-depth 5 --eagle-top-k 1 --blend-inner-cost 1" \
     --for sps "--sps-tokens 6" \
     --bench-name mini --question-end "$LIMIT" --max-new-tokens "$MAX_NEW_TOKENS" \
     --max-nodes "$MAX_NODES" --threads "$THREADS" "$@"

@@ -42,6 +42,8 @@ python -m evaluation.matrix --model-path "$MODEL_PATH" --model-name "$MODEL_NAME
     --paradigms $PARADIGMS --temperatures $TEMPERATURES \
     --for eagle3 "--eagle-head '$EAGLE3_PATH'" \
     --for sam_eagle3 "--eagle-head '$EAGLE3_PATH'" \
+    --for suffix_eagle3 "--eagle-head '$EAGLE3_PATH'" \
+    --for blend_eagle3 "--eagle-head '$EAGLE3_PATH'" \
     --for sps "--sps-model '$DRAFTER_PATH'" \
     --for rest "--rest-datastore '$DATASTORE_PATH'" \
     "${flags[@]}" "$@"

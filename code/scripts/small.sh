@@ -34,8 +34,8 @@ if [ -n "$HEAD" ]; then
         --prompts "${HEAD_PROMPTS:?HEAD=1 needs HEAD_PROMPTS: a file with a prompt a line}"
         --tokens "$HEAD_TOKENS" --max-new-tokens "$MAX_NEW_TOKENS" --draft-vocab 8000 --threads "$THREADS")
     if [ "${DRY_RUN:-0}" = 1 ]; then echo "${train[*]}"; else "${train[@]}"; fi
-    METHODS+=" eagle3 sam_eagle3"
-    for method in eagle3 sam_eagle3; do
+    METHODS+=" eagle3 sam_eagle3 suffix_eagle3 blend_eagle3"
+    for method in eagle3 sam_eagle3 suffix_eagle3 blend_eagle3; do
         head+=(--for "$method" "--eagle-head '$EAGLE3_PATH' --eagle-depth 5 --eagle-top-k 1")
     done
 fi

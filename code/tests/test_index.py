@@ -1,5 +1,8 @@
 """String structures against brute force."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,12 +10,17 @@ from hypothesis import strategies as st
 
 from model.drafters.rest import frequent_tree, upstream_tree
 from model.index import suffix_array
+from model.index.blended import BlendedMemory
+from model.index.calibration import Calibration, Gains
 from model.index.corpus_automaton import CorpusAutomaton
 from model.index.counted_automaton import CountedAutomaton
 from model.index.edges import TO, TOKEN, find
+from model.index.heap import pop, push
+from model.index.merged import NodeChances, merged
 from model.index.ngram import NgramIndex
 from model.index.ngram_trie import NgramTrie
 from model.index.suffix_automaton import HEAD, SuffixAutomaton
+from model.index.suffix_speculation import Rule, SuffixMemory
 
 small_texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 
@@ -322,3 +330,194 @@ def test_counted_automaton_counts_every_string_and_knows_what_followed_last(even
             state = arrays.edges[find(arrays.edges, arrays.table, state, known), TO]
         if len(context) < depth:
             assert arrays.edges[arrays.states[state, HEAD], TOKEN] == token
+
+
+def followed(texts: list[list[int]], text: list[int], longest: int) -> tuple[int, list[tuple]]:
+    """Length of the longest suffix, of up to `longest` tokens, that has a continuation somewhere,
+    and its occurrences: (text, end), in order.
+    """
+    for length in range(min(longest, len(text)), 0, -1):
+        suffix = text[-length:]
+        found = []
+        for number, other in enumerate(texts):
+            for end in range(length - 1, len(other) - 1):
+                if other[end - length + 1 : end + 1] == suffix:
+                    found.append((number, end))
+        if found:
+            return length, found
+    return 0, []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(small_texts, min_size=1, max_size=2), st.integers(2, 7))
+def test_latest_and_frequent_continuations_by_brute_force(tokens, depth):
+    automaton = CountedAutomaton(depth)
+    texts: list[list[int]] = []
+    for of_text in tokens:
+        opened, text = automaton.open(), []
+        texts.append(text)
+        for token in of_text:
+            opened.feed((token,))
+            text.append(token)
+            length, occurrences = followed(texts, text, depth - 1)
+            latest = opened.continuation(9, 1.0, by_count=False)
+            frequent = opened.continuation(9, 1.0, by_count=True)
+            assert len(latest) <= length and bool(latest) == bool(length)
+            if length:
+                number, end = max(occurrences)
+                assert latest[0] == texts[number][end + 1]
+                following = [texts[n][e + 1] for n, e in occurrences]
+                most = max(following.count(t) for t in following)
+                assert following.count(frequent[0]) == most
+
+
+class SuffixByBruteForce:
+    """SuffixDecoding's path rule over all substrings of two sets of texts."""
+
+    def __init__(self, depth: int, rule: Rule) -> None:
+        self.depth, self.rule = depth, rule
+
+    def count(self, texts: list[list[int]], pattern: list[int]) -> int:
+        n = len(pattern)
+        return sum(t[i : i + n] == pattern for t in texts for i in range(len(t) - n + 1))
+
+    def best(self, texts: list[list[int]], context: list[int]) -> float:
+        """The best score; ties of tokens make drafts differ, so scores are compared."""
+        best = 0.0
+        for length in range(1, min(len(context) - 1, self.depth - 1) + 1):
+            wanted = min(self.rule.most, int(length * self.rule.factor + self.rule.offset + 1e-6))
+            state, chance, score, drafted = context[-length:], 1.0, 0.0, 0
+            if not self.count(texts, state):
+                continue
+            while drafted < min(wanted, self.depth - length):
+                counts = {t: self.count(texts, [*state, t]) for t in range(4)}
+                token = max(counts, key=counts.__getitem__)
+                if list(counts.values()).count(counts[token]) > 1 or not counts[token]:
+                    break
+                chance *= counts[token] / self.count(texts, state)
+                if chance < self.rule.least:
+                    break
+                score, state, drafted = score + chance, [*state, token], drafted + 1
+            best = max(best, score)
+        return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_texts, st.lists(small_texts, max_size=2), st.integers(3, 8))
+def test_suffix_speculation_scores_at_least_what_brute_force_finds(prompt, outputs, depth):
+    rule = Rule(most=6, factor=1.0, offset=0.0, least=0.1, is_tree=False)
+    memory, brute = SuffixMemory(depth), SuffixByBruteForce(depth, rule)
+    done: list[list[int]] = []
+    for output in [*outputs, prompt[::-1]]:
+        text = memory.open()
+        text.feed_prompt(prompt)
+        so_far: list[int] = []
+        done.append(so_far)
+        for token in output:
+            text.feed((token,))
+            so_far.append(token)
+            context = (prompt + so_far)[-depth:]
+            found = text.speculate(rule)
+            local = brute.best([prompt + so_far], context)
+            everywhere = brute.best(done, context)
+            # where continuations tie the brute force stops short, so it is a lower bound
+            assert found.score >= max(local, everywhere) - 1e-9
+            assert len(found.tokens) <= rule.most and list(found.parents) == list(
+                range(-1, len(found.tokens) - 1)
+            )
+            tree = text.speculate(rule._replace(is_tree=True))
+            assert tree.score >= found.score - 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(small_texts, min_size=1, max_size=3), st.integers(1, 12))
+def test_blended_probabilities_are_a_distribution_and_trees_are_whole(texts, most):
+    memory = BlendedMemory(4)
+    for tokens in texts:
+        text = memory.open()
+        text.feed(tokens)
+        stops, free = np.zeros(0, dtype=np.int64), np.zeros(1)
+        found, parents, chances = text.grow(stops, free, 1e-6, 200)
+        children: dict[int, float] = {}
+        above = {-1: 1.0} | dict(enumerate(chances))
+        for node, (parent, chance) in enumerate(zip(parents.tolist(), chances.tolist())):
+            assert parent < node and 0 < chance <= above[parent] + 1e-12
+            children[parent] = children.get(parent, 0.0) + chance
+        for parent, total in children.items():
+            assert total <= above[parent] + 1e-9
+        pairs = list(zip(parents.tolist(), found.tolist()))
+        assert len(set(pairs)) == len(pairs)
+        assert chances.tolist() == sorted(chances.tolist(), reverse=True)
+        fewer = text.grow(stops, free, 1e-6, most)
+        assert fewer[0].tolist() == found[:most].tolist()
+        priced = text.grow(stops, np.full(1, 0.2), 1e-6, 200)
+        assert priced[2].tolist() == [chance for chance in chances.tolist() if chance >= 0.2]
+        stopped = text.grow(np.arange(4), free, 1e-6, 200)
+        assert set(stopped[1].tolist()) <= {-1}
+
+
+def test_blended_probabilities_come_true():
+    """Of what is predicted on a text of known law, as much is hit as was said."""
+    rng = np.random.default_rng(0)
+    law = rng.dirichlet(np.full(12, 0.3), size=12)
+    tokens = [0]
+    for _ in range(6000):
+        tokens.append(int(rng.choice(12, p=law[tokens[-1]])))
+    text = BlendedMemory(8).open()
+    said = hit = 0.0
+    for token, following in itertools.pairwise(tokens):
+        text.feed((token,))
+        found, parents, chances = text.grow(np.zeros(0, dtype=np.int64), np.zeros(1), 0.05, 12)
+        for predicted, parent, chance in zip(found, parents, chances):
+            if parent < 0:
+                said += chance
+                hit += predicted == following
+    assert hit / said == pytest.approx(1, abs=0.06)
+
+
+def test_merged_trees_keep_the_likeliest_nodes_of_both():
+    first = NodeChances([5, 6, 7], [0, 1, 0], [0.6, 0.5, 0.2])
+    second = NodeChances([5, 8, 7], [0, 1, 2], [0.9, 0.3, 0.1])
+    both = merged(first, second, np.zeros(1), 10)
+    assert both == NodeChances([5, 6, 8, 7, 7], [0, 1, 1, 0, 3], [0.9, 0.5, 0.3, 0.2, 0.1])
+    assert merged(first, second, np.zeros(1), 2).tokens == [5, 6]
+    assert merged(first, second, np.array([0.0, 0.4]), 10).tokens == [5, 6]
+
+
+def test_calibration_learns_how_a_drafters_confidence_fares():
+    drafted = NodeChances([1, 2, 3], [0, 1, 1], [0.5, 0.25, 0.25])
+    draft = SimpleNamespace(tokens=[0, 1, 2, 3], parents=[-1, 0, 1, 1], chances=drafted.chances)
+    calibration = Calibration()
+    assert calibration.chances(draft) == pytest.approx(drafted.chances)
+    for _ in range(500):
+        calibration.learn(draft, [1, 9])  # the first is always right, its children never
+    first, second, third = calibration.chances(draft)
+    assert first == pytest.approx(1 / 3, abs=0.03)  # of three nodes of that confidence one was
+    assert second == third == pytest.approx(first / 3, abs=0.03)
+    unsure = SimpleNamespace(tokens=[0, 1, 2], parents=[-1, 0, 0], chances=())
+    assert Calibration().chances(unsure) == [0.5, 0.25]
+
+
+def test_gains_run_the_inner_drafter_where_it_paid_and_now_and_then():
+    gains = Gains()
+    assert gains.pays(1.0, 5.0)  # nothing is known yet
+    for _ in range(50):
+        gains.expect(1.0, 0.1)
+        gains.expect(3.0, 2.0)
+    asked = [gains.pays(1.0, 0.5) for _ in range(64)]
+    assert sum(asked) == 4 and gains.pays(3.0, 0.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=80), st.integers(1, 80))
+def test_heap_pops_the_largest_first_and_ties_in_order(values, room):
+    keys, order = np.empty(room), np.empty(room, dtype=np.int64)
+    size = 0
+    for number, value in enumerate(values):
+        size = push(keys, order, size, float(value), number)
+    popped = []
+    while size:
+        size = pop(keys, order, size)
+        popped.append((keys[size], order[size]))
+    kept = sorted(enumerate(values[:room]), key=lambda pair: (-pair[1], pair[0]))
+    assert popped == [(float(value), number) for number, value in kept]

@@ -46,11 +46,12 @@ def test_two_methods_may_have_options_of_the_same_name():
 
 
 def test_every_option_of_ours_begins_with_its_methods_name():
-    prefixes = {"eagle3": "eagle_", "sam_eagle3": "sam_"}
     for name in methods.names():
         config = methods.config_types(name)[0]
+        outer = getattr(methods.parse(name).module, "COMPOSES", name)
+        prefix = "eagle_" if name == "eagle3" else f"{outer}_"
         for field in dataclasses.fields(config):
-            assert field.name.startswith(prefixes.get(name, f"{name}_"))
+            assert field.name.startswith(prefix)
 
 
 def test_verify_takes_the_options_of_all_methods_at_once():
@@ -108,10 +109,10 @@ def test_the_console_command(monkeypatch, capsys):
             spectts.main()
         assert stop.value.code == 0, command
     monkeypatch.setattr(sys, "argv", ["spectts", "--version"])
-    assert spectts.main() == 0 and "spectts-bench 0.3.0" in capsys.readouterr().out
+    assert spectts.main() == 0 and "spectts-bench 0.4.0" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["spectts", "run", "--version"])
     with pytest.raises(SystemExit) as stop:
         spectts.main()
-    assert stop.value.code == 0 and "spectts-bench 0.3.0" in capsys.readouterr().out
+    assert stop.value.code == 0 and "spectts-bench 0.4.0" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["spectts", "fly"])
     assert "no command 'fly'" in stopped(spectts.main, capsys)

@@ -2,8 +2,8 @@
 
 As a method of its own X is EAGLE-3; `blend[sps]` and `blend[recycling]` work too. Every node of
 both drafts has a chance of being emitted: the blend's own, and X's as its past drafts of that
-confidence fared. The likeliest nodes are kept. X is not run where, after similar drafts of the blend's, it
-brought less than it costs; every so often it is run all the same, to know.
+confidence fared. The likeliest nodes are kept. X is not run where, after similar drafts of the
+blend, it brought less than it costs; every so often it is run all the same, to know.
 """
 
 from __future__ import annotations

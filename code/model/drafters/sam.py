@@ -24,14 +24,25 @@ from model.contract import (
     until_stop,
 )
 from model.engine.model import Model
+from model.errors import UserError
 from model.index.corpus_automaton import CorpusAutomaton
+from model.index.counted_automaton import CountedAutomaton
 from model.index.suffix_automaton import Follower, SuffixAutomaton
+
+MATCHES = ("earliest", "latest", "frequent")
+COUNTED = 64
+"""Longest match, in tokens, of the latest and the frequent continuation."""
 
 
 @dataclass(frozen=True)
 class Config:
     sam_nodes: int = option(40, "most nodes of a draft, root included", "--samd_n_predicts")
     sam_alpha: float = option(4.0, "nodes drafted per matched token")
+    sam_match: str = option(
+        "earliest",
+        "what is copied of a match's occurrences: 'earliest' (published), 'latest', or the"
+        " 'frequent' continuation token by token",
+    )
     sam_corpus: str = option(
         "",
         "a datastore whose text a second automaton is built from; 'mini': the family's own",
@@ -43,6 +54,11 @@ class Config:
         "most tokens taken from it (about half a kilobyte of memory each)",
         "--static-sam-tokens",
     )
+
+    def __post_init__(self) -> None:
+        if self.sam_match not in MATCHES:
+            known = "', '".join(MATCHES)
+            raise UserError(f"--sam-match is one of '{known}', not '{self.sam_match}'")
 
 
 class Sam(Drafter):
@@ -57,9 +73,12 @@ class Sam(Drafter):
     def forget(self) -> None:
         self.automaton = SuffixAutomaton()
         self._text = self.automaton.open()
+        self.counted = CountedAutomaton(COUNTED)
+        self._counted_text = self.counted.open()
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = self.automaton.open()
+        self._counted_text = self.counted.open()
         if self.corpus:
             self._in_corpus = self.corpus.follow()
         self._learn((*request.prompt_ids, prefill.first_token))
@@ -72,14 +91,21 @@ class Sam(Drafter):
                 tokens, parents = self.corpus.tree(self._in_corpus, min(room, int(alpha * length)))
                 parents_of_draft = [parent + 1 for parent in parents]
                 return Draft.tree(context.root, tokens, parents_of_draft, "sam_corpus")
-        tokens = self._text.continuation(room, per_match=alpha)
+        if self.config.sam_match == "earliest":
+            tokens = self._text.continuation(room, per_match=alpha)
+        else:
+            by_count = self.config.sam_match == "frequent"
+            tokens = self._counted_text.continuation(room, alpha, by_count)
         return Draft.chain(context.root, until_stop(tokens, context.request.stop_ids), "sam")
 
     def observe(self, out: StepOut) -> None:
         self._learn(out.emitted)
 
     def _learn(self, tokens: Sequence[int]) -> None:
-        self._text.feed(tokens)
+        if self.corpus or self.config.sam_match == "earliest":
+            self._text.feed(tokens)
+        if self.config.sam_match != "earliest":
+            self._counted_text.feed(tokens)
         if self._in_corpus:
             self._in_corpus.feed(tokens)
 

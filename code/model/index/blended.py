@@ -20,6 +20,7 @@ from model.index.counted_automaton import (
     advance,
     context_of,
     feed_one,
+    shortened,
 )
 from model.index.edges import NEXT, TO, TOKEN, find
 from model.index.heap import pop, push
@@ -131,19 +132,9 @@ def _learn(states, edges, table, learnt, state, length, token):
 def feed_and_learn(counts, states, edges, table, log, end, tokens, depth, learnt):
     """Add tokens to a text, learning from each what its contexts were worth."""
     for token in tokens:
-        state, length = _shortened(states, context_of(states, end), end[CONTEXT_LENGTH], depth - 1)
+        state, length = shortened(states, context_of(states, end), end[CONTEXT_LENGTH], depth - 1)
         _learn(states, edges, table, learnt, state, length, token)
         feed_one(counts, states, edges, table, log, end, token, depth)
-
-
-@compiled
-def _shortened(states, state, length, most):
-    """The context's last `most` tokens: of strings that long, what follows is counted."""
-    if length > most:
-        length = most
-        while states[states[state, LINK], LENGTH] >= length:
-            state = int(states[state, LINK])
-    return state, length
 
 
 @compiled
@@ -217,7 +208,7 @@ def grow(counts, states, edges, table, log, end, depth, learnt, stops, prices, l
     where = np.empty((most, 2), dtype=np.int64)
     seen = np.empty((MOST_TOKENS, 2), dtype=np.int64)
     pushed = np.array([0, -1])
-    state, length = _shortened(states, context_of(states, end), end[CONTEXT_LENGTH], depth - 1)
+    state, length = shortened(states, context_of(states, end), end[CONTEXT_LENGTH], depth - 1)
     nodes = 0
     size = _push_children(states, edges, learnt, state, length, 1.0, least, seen, heap, 0, pushed)
     while size > 0 and nodes < most:
@@ -231,7 +222,7 @@ def grow(counts, states, edges, table, log, end, depth, learnt, stops, prices, l
         if parent >= 0:
             state, length = where[parent, 0], where[parent, 1]
         else:
-            state, length = _shortened(states, end[CONTEXT_STATE], end[CONTEXT_LENGTH], depth - 1)
+            state, length = shortened(states, end[CONTEXT_STATE], end[CONTEXT_LENGTH], depth - 1)
         state, length = advance(states, edges, table, state, length, token, depth - 1)
         where[nodes, 0], where[nodes, 1] = state, length
         pushed[1] = nodes

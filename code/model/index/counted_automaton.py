@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.index.compiled import compiled
-from model.index.edges import NEXT, PREVIOUS, TO, find
+from model.index.edges import NEXT, PREVIOUS, TO, TOKEN, find
 from model.index.suffix_automaton import (
     COUNT,
     HEAD,
@@ -69,6 +69,13 @@ class CountedText:
         arrays.reserve(len(fed))
         feed_counted(*arrays.all, self.end, fed, self.automaton.depth)
 
+    def continuation(self, tokens: int, per_match: float, by_count: bool) -> list[int]:
+        """What followed the longest earlier match, of up to `depth` - 1 tokens: last, or by count
+        most often, token by token; up to `tokens`, and up to `per_match` a matched token."""
+        arrays, depth = self.automaton.arrays, self.automaton.depth
+        found = _continued(*arrays.all, self.end, depth, tokens, per_match, by_count)
+        return found.tolist()
+
     def count(self, tokens: Sequence[int]) -> int:
         """How often a string, of up to `depth` tokens, occurs."""
         arrays = self.automaton.arrays
@@ -97,6 +104,16 @@ def context_of(states: np.ndarray, end: np.ndarray) -> int:
         state = states[state, LINK]
     end[CONTEXT_STATE] = state
     return int(state)
+
+
+@compiled
+def shortened(states, state, length, most):
+    """The context's last `most` tokens: of strings that long, what follows is counted."""
+    if length > most:
+        length = most
+        while states[states[state, LINK], LENGTH] >= length:
+            state = int(states[state, LINK])
+    return state, length
 
 
 @compiled
@@ -171,6 +188,41 @@ def _follow_counted(counts, states, edges, table, log, end, tokens, depth):
         length = end[CONTEXT_LENGTH]
         state, length = advance(states, edges, table, state, length, token, depth)
         end[CONTEXT_STATE], end[CONTEXT_LENGTH] = state, length
+
+
+@compiled
+def _chosen(states, edges, state, by_count):
+    """The edge of a state that was taken last, or most often; -1 where it has none."""
+    edge = states[state, HEAD]
+    if not by_count:
+        return edge
+    chosen, commonest = -1, 0
+    while edge >= 0:
+        if states[edges[edge, TO], COUNT] > commonest:
+            chosen, commonest = edge, states[edges[edge, TO], COUNT]
+        edge = edges[edge, NEXT]
+    return chosen
+
+
+@compiled
+def _continued(counts, states, edges, table, log, end, depth, most, per_match, by_count):
+    state, length = shortened(states, context_of(states, end), end[CONTEXT_LENGTH], depth - 1)
+    # the text's own end is known too: what has a continuation occurred before
+    while state > 0 and states[state, HEAD] < 0:
+        state = states[state, LINK]
+        length = states[state, LENGTH]
+    wanted = int(min(float(most), per_match * length)) if state > 0 else 0
+    found = np.empty(max(0, wanted), dtype=np.int64)
+    drafted = 0
+    while drafted < wanted:
+        edge = _chosen(states, edges, state, by_count)
+        if edge < 0:
+            break
+        token = edges[edge, TOKEN]
+        found[drafted] = token
+        drafted += 1
+        state, length = advance(states, edges, table, state, length, token, depth - 1)
+    return found[:drafted]
 
 
 @compiled
