@@ -29,7 +29,17 @@ STEPS = 300
 """Timed behind each history."""
 HISTORIES = (1000, 4000, 15000, 30000)
 VOCABULARIES = (1200, 151936)
-METHODS = ("pld", "sam", "pia", "recycling")
+METHODS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("pld", {}),
+    ("sam", {}),
+    ("suffix", {}),
+    ("pia", {}),
+    ("blend", {"blend_nodes": 32}),
+    ("blend", {"blend_nodes": 8}),
+    ("recycling", {}),
+)
+"""And their options."""
+PROMPT = 15_000
 REPEATED = 0.33
 """Share of the pieces of a text that repeat an earlier passage."""
 STORE_DOCUMENTS, STORE_DOCUMENT_TOKENS = 2000, 5000
@@ -95,18 +105,31 @@ def median_microseconds(drafter: Drafter, history: int, vocab: int) -> float:
     return 1e6 * median(step_times(drafter, history, vocab))
 
 
+def prompt_milliseconds(drafter: Drafter, vocab: int) -> float:
+    """Of taking a prompt of PROMPT tokens."""
+    text = text_of(PROMPT, vocab)
+    drafter.enter("run", "bench")
+    begun = perf_counter()
+    drafter.start(Request(text, 100), Prefill(text[0]))
+    return 1e3 * (perf_counter() - begun)
+
+
 def without_artefacts() -> None:
     """The methods that need no datastore, a row each."""
     lengths = " ".join(f"{history:>9d}" for history in HISTORIES)
-    print(f"{'method':10s} {'vocabulary':>10s} {lengths}")
+    print(f"{'method':10s} {'nodes':>5s} {'vocabulary':>10s} {lengths} {'prompt ms':>9s}")
     for vocab in VOCABULARIES:
-        for name in METHODS:
+        for name, options in METHODS:
+            step_times(methods.load(name, VocabularyOnly(vocab), options), 500, vocab)  # compiles
             medians = []
             for history in HISTORIES:
-                drafter = methods.load(name, VocabularyOnly(vocab))
+                drafter = methods.load(name, VocabularyOnly(vocab), options)
                 medians.append(median_microseconds(drafter, history, vocab))
             cells = " ".join(f"{value:9.1f}" for value in medians)
-            print(f"{name:10s} {vocab:10d} {cells}", flush=True)
+            drafter = methods.load(name, VocabularyOnly(vocab), options)
+            cells += f" {prompt_milliseconds(drafter, vocab):9.1f}"
+            nodes = drafter.needs.max_nodes
+            print(f"{name:10s} {nodes:5d} {vocab:10d} {cells}", flush=True)
 
 
 def rest() -> None:

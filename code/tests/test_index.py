@@ -17,7 +17,6 @@ from model.index.counted_automaton import CountedAutomaton
 from model.index.edges import TO, TOKEN, find
 from model.index.heap import pop, push
 from model.index.merged import NodeChances, merged
-from model.index.ngram import NgramIndex
 from model.index.ngram_trie import NgramTrie
 from model.index.suffix_automaton import HEAD, SuffixAutomaton
 from model.index.suffix_speculation import Rule, SuffixMemory
@@ -135,15 +134,21 @@ def test_suffix_automaton_has_at_most_two_states_a_token():
 
 
 @settings(max_examples=200, deadline=None)
-@given(small_texts, st.integers(1, 4))
-def test_ngram_index_finds_the_oldest_occurrence(text, n):
-    index = NgramIndex(4)
-    for token in text:
-        index.feed(token)
-    oldest = next(
-        (e for e in range(n - 1, len(text) - 1) if text[e - n + 1 : e + 1] == text[-n:]), None
-    )
-    assert index.first_end(n) == (oldest if n < len(text) else None)
+@given(small_texts, st.integers(1, 4), st.integers(1, 5), st.booleans())
+def test_lookup_copies_from_the_oldest_occurrence_of_the_longest_ngram(
+    tokens, longest, wanted, is_partial
+):
+    text = SuffixAutomaton().open()
+    text.feed(tokens)
+    expected: list[int] = []
+    for n in range(min(longest, len(tokens) - 1), 0, -1):
+        ends = [
+            e for e in range(n - 1, len(tokens) - 1) if tokens[e - n + 1 : e + 1] == tokens[-n:]
+        ]
+        if ends and (is_partial or ends[0] + wanted < len(tokens)):
+            expected = tokens[ends[0] + 1 : ends[0] + 1 + wanted]
+            break
+    assert text.lookup(longest, wanted, is_partial) == expected
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,7 +1,9 @@
 """PLD, prompt lookup decoding (Saxena 2023): copy what followed an earlier occurrence.
 
 The longest n-gram (3, 2, 1) of the last tokens with a full continuation wins, and of its
-occurrences the oldest. It sees its own prompt and output only.
+occurrences the oldest. It sees its own prompt and output only. Hugging Face's copies what is left
+near the text's end too; here that is off by default (`--pld-partial`), as in the published
+benchmark.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from model.contract import (
     until_stop,
 )
 from model.engine.model import Model
-from model.index.ngram import NgramIndex
+from model.index.suffix_automaton import SuffixAutomaton
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,23 @@ class Pld(Drafter):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.needs = Needs(max_nodes=config.pld_tokens + 1)
-        self._index = NgramIndex(config.pld_ngram)
+        self.forget()
 
     def forget(self) -> None:
-        self._index = NgramIndex(self.config.pld_ngram)
+        self._text = SuffixAutomaton().open()
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self.forget()
-        for token in (*request.prompt_ids, prefill.first_token):
-            self._index.feed(token)
+        self._text.feed((*request.prompt_ids, prefill.first_token))
 
     def propose(self, context: Context) -> Draft:
-        tokens = self._continuation()[: context.max_nodes - 1]
-        return Draft.chain(context.root, until_stop(tokens, context.request.stop_ids), "pld")
+        config = self.config
+        tokens = self._text.lookup(config.pld_ngram, config.pld_tokens, config.pld_partial)
+        tokens = until_stop(tokens[: context.max_nodes - 1], context.request.stop_ids)
+        return Draft.chain(context.root, tokens, "pld")
 
     def observe(self, out: StepOut) -> None:
-        for token in out.emitted:
-            self._index.feed(token)
-
-    def _continuation(self) -> list[int]:
-        """What followed the oldest occurrence of the longest n-gram."""
-        text, wanted = self._index.text, self.config.pld_tokens
-        for n in range(min(self.config.pld_ngram, len(text) - 1), 0, -1):
-            end = self._index.first_end(n)
-            if end is None:
-                continue
-            is_full = end + wanted < len(text)
-            if is_full or self.config.pld_partial:
-                return text[end + 1 : end + 1 + wanted]
-        return []
+        self._text.feed(out.emitted)
 
 
 def build(config: Config, model: Model) -> Drafter:

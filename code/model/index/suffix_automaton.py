@@ -158,6 +158,11 @@ class Text:
             return []
         return _roomy_continuation(*self._arrays.all, self._end, tokens, shortest).tolist()
 
+    def lookup(self, longest: int, tokens: int, is_partial: bool) -> list[int]:
+        """What followed the oldest occurrence of the longest n-gram of the text's end, of up to
+        `longest` tokens, that `tokens` tokens follow (`is_partial`: or fewer)."""
+        return _lookup(*self._arrays.all, self._end, longest, tokens, is_partial).tolist()
+
     def longest_copy(self, tokens: np.ndarray, begin: int) -> int:
         """How many of tokens[begin:] stand in a row somewhere in what was fed."""
         return _walked(*self._arrays.all, tokens, begin)
@@ -336,6 +341,20 @@ def _roomy_continuation(counts, states, edges, table, log, end, most, shortest):
             return longest
         found = _following(log, states[state, FIRST_END], most)
     return found
+
+
+@compiled
+def _lookup(counts, states, edges, table, log, end, longest, most, is_partial):
+    state = _match_state(states, end)
+    n = min(longest, states[state, LENGTH])
+    while n > 0:
+        while states[states[state, LINK], LENGTH] >= n:
+            state = int(states[state, LINK])
+        found = _following(log, states[state, FIRST_END], most)
+        if len(found) == most or (is_partial and len(found) > 0):
+            return found
+        n -= 1
+    return np.empty(0, dtype=np.int64)
 
 
 @compiled
