@@ -31,7 +31,10 @@ from model.engine.sequence import Generation
 from model.index import suffix_array
 from tests.conftest import VOCAB, qwen3, random_head
 
-COMPOSITES = ("sam[recycling]", "sam[sps]")
+COMPOSITES = (
+    *("sam[recycling]", "sam[sps]", "blend[recycling]", "blend[sps]", "blend[pld]"),
+    *("suffix[recycling]", "suffix[pld]"),
+)
 CAPS = (1, 2, 4, 9, 100)
 """Most nodes of a draft."""
 
@@ -52,8 +55,11 @@ def artefacts(folder: Path, model: Model) -> dict[str, dict[str, Any]]:
     return {
         "sps": draft_model,
         "sam[sps]": draft_model,
+        "blend[sps]": draft_model,
         "eagle3": head,
         "sam_eagle3": head,
+        "blend_eagle3": head,
+        "suffix_eagle3": {**head, "suffix_reach": 2.0},
         "rest": {"rest_datastore": str(folder / "store")},
     }
 
