@@ -35,6 +35,7 @@ from evaluation.running.several import chosen_methods
 from model import methods
 from model.contract import NO_CAP, SCOPES
 from model.errors import UserError
+from model.index.compiled import IS_COMPILED, SLOW_NOTE
 from model.network import read_tokenizer
 from model.paths import DATA
 
@@ -45,6 +46,8 @@ FEW_QUESTIONS = 16
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(sys.argv[1:] if argv is None else argv)
     corpus, notices = _corpus(args)
+    if not IS_COMPILED:
+        notices.append(SLOW_NOTE)
     plan = _plan(args, corpus)
     costs = read_costs(args.costs, args.host_time == "on") if args.costs else None
     workers = args.workers or (os.cpu_count() or 1)

@@ -1,6 +1,8 @@
 """Replays: equal to real runs of the same drafters; formats, bounds, price, sweep, golden file."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -374,7 +376,6 @@ def test_the_report_shows_replays_beside_runs(run_records, tmp_path):
     from evaluation.report import __main__ as report
 
     replayed(run_records / "vanilla.jsonl", run_records / "replay", "--methods", "sam", "pia")
-    import sys
 
     argv = sys.argv
     sys.argv = ["report", str(run_records), "--out", str(tmp_path), "--costs", "h100-8b"]
@@ -387,3 +388,51 @@ def test_the_report_shows_replays_beside_runs(run_records, tmp_path):
         assert words in page
     assert (tmp_path / "replay_mat.png").exists()
     assert "replay of vanilla" in page and (CODE / "docs").exists()
+
+
+DRAFTS = """
+import sys, json
+if sys.argv[1] == "plain":
+    sys.modules["numba"] = None
+import numpy as np
+from evaluation.replaying.target import TextTarget
+from model import methods
+from model.contract import Request
+from model.engine.replay import Replay, Script
+from model.index.compiled import IS_COMPILED
+
+rng = np.random.default_rng(0)
+phrases = [rng.integers(0, 40, 12).tolist() for _ in range(8)]
+texts = []
+for _ in range(3):
+    text = []
+    for number in rng.integers(0, 8, 7):
+        text += phrases[number][: rng.integers(4, 12)] + rng.integers(0, 40, 2).tolist()
+    texts.append(text)
+drafts = []
+for name in sys.argv[2:]:
+    method, _, options = name.partition(":")
+    drafter = methods.load(method, TextTarget(), json.loads(options or "{}"))
+    drafter.enter("question", "q")
+    for text in texts:
+        replaying = Replay(drafter, Script(Request(text[:5], len(text) - 5), text[5:]))
+        while not replaying.finished:
+            draft = replaying.propose()
+            drafts.append([name, list(draft.tokens), list(draft.parents)])
+            replaying.accept(draft)
+        replaying.result()
+print(json.dumps([IS_COMPILED, drafts]))
+"""
+
+
+def test_compiled_and_plain_indexes_draft_the_same():
+    """Without Numba the same code runs as plain Python."""
+    names = ["pld", "sam", 'sam:{"sam_match": "frequent"}', "pia", "suffix", "blend"]
+    names.append('suffix:{"suffix_tree": true, "suffix_preset": "vllm"}')
+    found = []
+    for kind in ("compiled", "plain"):
+        words = [sys.executable, "-c", DRAFTS, kind, *names]
+        done = subprocess.run(words, cwd=CODE, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    assert [is_compiled for is_compiled, _ in found] == [True, False]
+    assert found[0][1] == found[1][1] and len(found[0][1]) > 200

@@ -23,6 +23,7 @@ from model.contract import NO_CAP
 from model.engine import backends
 from model.engine.model import Model
 from model.errors import UserError
+from model.index.compiled import IS_COMPILED, SLOW_NOTE
 
 UNTUNED = Tuned(threads=0, max_nodes=NO_CAP)
 PROMPT_POSITIONS = 1024
@@ -124,7 +125,9 @@ def _tuned(runner: Runner, tuned: Tuned) -> Runner:
 
 
 def say_engine(model: Model, asked: str) -> None:
-    """Say why a model runs slower than the machine could, where nobody asked for it."""
+    """Say why model or drafters run slower than the machine could, where nobody asked for it."""
+    if not IS_COMPILED:
+        print(f"note: {SLOW_NOTE}", file=sys.stderr)
     reason = backends.why_not_faster(model.shape)
     if asked == "auto" and reason:
         kind = model.config.model_type

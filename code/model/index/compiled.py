@@ -6,15 +6,19 @@ fifty times slower. Compiled code is cached on disk, so only the first use on a 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+try:
+    from numba import njit
+except ImportError:
+    njit = None  # type: ignore[assignment]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-IS_COMPILED = importlib.util.find_spec("numba") is not None
+IS_COMPILED = njit is not None
 SLOW_NOTE = (
     "numba is not installed: drafters that look text up run as plain Python, many times slower"
     " (pip install numba)"
@@ -23,10 +27,8 @@ SLOW_NOTE = (
 
 def compiled(function: Function) -> Function:
     """The function as machine code, compiled when it is first called."""
-    if not IS_COMPILED:
+    if njit is None:
         return function
-    from numba import njit
-
     try:
         return cast(Function, njit(function, cache=True, nogil=True))
     except RuntimeError:  # no folder that its cache could be written to
