@@ -328,7 +328,7 @@ def test_price_is_the_sum_of_step_costs():
 def test_built_in_costs_say_that_they_are_estimates():
     for name in built_in():
         costs = read_costs(name, with_host=True)
-        assert "estimate" in costs.source and costs.curve.step(1, 1000) > 0
+        assert "not measured" in costs.source and costs.curve.step(1, 1000) > 0
 
 
 def test_golden_rates_add_up_to_the_acceptance_length(run_records, tmp_path):

@@ -113,7 +113,7 @@ def _empty_summary(plan: Plan) -> ReplaySummary:
         described[variant.label] = MethodSummary(scope, most_nodes(variant, drafter))
     source = _source(plan)
     return ReplaySummary(
-        title=f"replay of {', '.join(path.stem for path in plan.corpus.files[:SHOWN])}",
+        title=_title(plan),
         source=", ".join(map(str, plan.corpus.files)),
         paradigm=plan.paradigm,
         model=source.model_fingerprint,
@@ -121,6 +121,12 @@ def _empty_summary(plan: Plan) -> ReplaySummary:
         interleave=plan.interleave,
         methods=described,
     )
+
+
+def _title(plan: Plan) -> str:
+    first, *others = plan.corpus.files
+    title = f"replay of {first.stem}"
+    return f"{title} and {len(others)} more files" if others else title
 
 
 def _source(plan: Plan) -> Manifest:
