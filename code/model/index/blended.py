@@ -66,7 +66,7 @@ class BlendedMemory:
         return BlendedText(self)
 
 
-ORDERS, TOTALS, KIND_BINS = 10, 8, 6
+ORDERS, TOTALS, KIND_BINS = 11, 8, 6
 """Bins of a context's length, of how often it occurred, of how many continuations it has."""
 TRIES, HITS = range(2)
 PRIOR = 10.0
@@ -86,12 +86,12 @@ def chances() -> np.ndarray:
 @compiled
 def _order_bin(length: int) -> int:
     if length <= 6:
-        return length - 1
+        return length
     if length <= 9:
-        return 6
-    if length <= 15:
         return 7
-    return 8 if length <= 23 else 9
+    if length <= 15:
+        return 8
+    return 9 if length <= 23 else 10
 
 
 @compiled
@@ -115,7 +115,7 @@ def hit_chance(learnt: np.ndarray, length: int, total: int, kinds: int) -> float
 @compiled
 def _learn(states, edges, table, learnt, state, length, token):
     """Count for every context, from the longest to the first that knew the token, if it did."""
-    while state > 0:
+    while state >= 0:
         kinds = states[state, KINDS]
         if kinds > 0:
             total = max(kinds, states[state, COUNT] - 1)
@@ -125,7 +125,7 @@ def _learn(states, edges, table, learnt, state, length, token):
                 cell[HITS] += 1
                 return
         state = states[state, LINK]
-        length = states[state, LENGTH]
+        length = states[state, LENGTH] if state >= 0 else 0
 
 
 @compiled
@@ -154,7 +154,7 @@ def _push_children(states, edges, learnt, state, length, mass, least, seen, heap
     keys, order, of_parent, of_token = heap
     known = 0
     parent = pushed[1]
-    while state > 0 and mass >= least and known < len(seen) - WIDEST:
+    while state >= 0 and mass >= least and known < len(seen) - WIDEST:
         kinds = states[state, KINDS]
         if kinds > 0:
             before = known
@@ -173,6 +173,8 @@ def _push_children(states, edges, learnt, state, length, mass, least, seen, heap
                 edge = edges[edge, NEXT]
             if known > before:
                 occurred = max(kinds, states[state, COUNT] - 1)
+                if edge >= 0:  # others were not asked: they have their share
+                    total = max(total, occurred)
                 chance = hit_chance(learnt, length, occurred, kinds)
                 for i in range(before, known):
                     probability = mass * chance * seen[i, 1] / total
@@ -184,7 +186,7 @@ def _push_children(states, edges, learnt, state, length, mass, least, seen, heap
                             pushed[0] = number + 1
                 mass *= 1.0 - chance
         state = states[state, LINK]
-        length = states[state, LENGTH]
+        length = states[state, LENGTH] if state >= 0 else 0
     return size
 
 
