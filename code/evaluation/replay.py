@@ -18,7 +18,7 @@ from pathlib import Path
 from evaluation import paradigms, tasks
 from evaluation.analysis.price import Costs, built_in, read_costs
 from evaluation.command import Parser, at_least, print_notices, real, run_command, summary
-from evaluation.records.manifest import read_manifest
+from evaluation.records.manifest import manifest_path, read_manifest
 from evaluation.replaying.corpus import Corpus, index
 from evaluation.replaying.encoding import Encoder
 from evaluation.replaying.formats import ReadOptions
@@ -49,12 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not IS_COMPILED:
         notices.append(SLOW_NOTE)
     plan = _plan(args, corpus)
-    costs = read_costs(args.costs, args.host_time == "on") if args.costs else None
+    costs = None
+    if args.costs is not None:
+        costs = read_costs(args.costs, args.host_time == "on")
     workers = args.workers or (os.cpu_count() or 1)
     if len(corpus.questions) < FEW_QUESTIONS or any(v.scope == "run" for v in plan.variants):
         workers = 1
     grid = parse_grid(args.sweep, plan.variants) if args.sweep else None
     if grid:
+        grid.check(len(corpus.questions), args.hold_out)
         return _sweep(args, plan, grid, costs, workers, notices)
     output = Output(args.out or DATA / "replay" / _name(args.traces), plan)
     result = replay_all(plan, output, workers, notices)
@@ -112,9 +115,10 @@ def _corpus(args: argparse.Namespace) -> tuple[Corpus, list[str]]:
 def _plan(args: argparse.Namespace, corpus: Corpus) -> Plan:
     first = corpus.files[0]
     is_ours = corpus.formats[0].endswith(".records")
-    if is_ours and len(corpus.files) > 1:
+    if is_ours and "spec" not in read_manifest(first).data:
         raise UserError(
-            f"records are replayed one run at a time: give one file, not {len(corpus.files)}"
+            f"{first} are records without their manifest;"
+            f" copy {manifest_path(first).name} beside it"
         )
     manifest = read_manifest(first) if is_ours else read_manifest(Path(os.devnull))
     settings = manifest.settings if is_ours else {}
@@ -188,6 +192,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     at_least(args, 0, "workers", "temperature", "hold_out")
     if args.hold_out >= 1:
         raise UserError("--hold-out is the share of questions that are held out, below 1")
+    if args.hold_out and not args.sweep:
+        raise UserError("--hold-out needs --sweep: it tells what the choice flatters")
+    if args.sweep and args.export:
+        raise UserError("--export writes what methods accept, --sweep compares settings: use one")
     return args
 
 
@@ -195,11 +203,21 @@ def _checked(named: Sequence[str], rest: Sequence[str]) -> list[str]:
     """The methods; UserError where there is none, or one needs the model itself."""
     if not named and not {"-h", "--help", "--version"} & set(rest):
         raise UserError("which methods? give --methods, as in --methods sam pia pld")
+    if list(named) == ["all"]:
+        return [name for name in methods.names() if _needs_only_text(name)]
     names = chosen_methods(named, []) if named else []
     for name in names:
         if reason := methods.why_no_replay(name):
             raise UserError(f"'{name}' cannot be replayed: {reason}")
     return names
+
+
+def _needs_only_text(name: str) -> bool:
+    """No model, nothing of the target, no file of its own?"""
+    if name == "vanilla" or methods.why_no_replay(name):
+        return False
+    files = {"rest", "recycling"}  # a datastore, the target's likeliest tokens
+    return not files & {part.name for part in methods.parse(name).parts()}
 
 
 def _add_memory_flags(group: argparse._ArgumentGroup) -> None:

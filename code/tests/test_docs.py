@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,8 @@ class Shop:
     """Where commands are run: a folder of records made by the first command of README."""
 
     folder: Path
+    said: dict[str, str] = field(default_factory=dict)
+    """What was run already: several pages name one command, many its --help."""
 
     @property
     def records(self) -> Path:
@@ -75,6 +77,9 @@ class Shop:
 
     def run(self, command: str, cwd: Path = CODE, **environment: str) -> str:
         """Standard output; fails with what the command said where it does not end with 0."""
+        key = repr((command, cwd, sorted(environment.items())))
+        if key in self.said:
+            return self.said[key]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-c", command],
@@ -84,6 +89,7 @@ class Shop:
             text=True,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+        self.said[key] = done.stdout
         return done.stdout
 
 
@@ -162,7 +168,7 @@ def replay(shop: Shop, command: str) -> None:
 def replay_records(shop: Shop, command: str) -> None:
     """The records of mini.sh in place of data/mini, and a folder of their own for the replay."""
     shop.run(command.replace("data/mini", str(shop.records)))
-    shutil.rmtree(shop.records / "replay")
+    shutil.rmtree(shop.records / "replay", ignore_errors=True)
 
 
 def workers(shop: Shop, command: str) -> None:

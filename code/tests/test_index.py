@@ -526,3 +526,28 @@ def test_heap_pops_the_largest_first_and_ties_in_order(values, room):
         popped.append((keys[size], order[size]))
     kept = sorted(enumerate(values[:room]), key=lambda pair: (-pair[1], pair[0]))
     assert popped == [(float(value), number) for number, value in kept]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_a_text_under_way_copies_from_what_another_has_written_since(events):
+    """A match without a continuation of its own text's goes on as the other text did."""
+    automaton, written = SuffixAutomaton(), Written()
+    texts = {number: automaton.open() for number in range(3)}
+    for number, token in events:
+        texts[number].feed((token,))
+        written.feed(number, token)
+        for other, text in texts.items():
+            own = written.texts.get(other, [])
+            length = text.match_length
+            if not length:
+                continue
+            following = set()
+            for tokens in written.texts.values():
+                for end in range(length - 1, len(tokens) - 1):
+                    if tokens[end - length + 1 : end + 1] == own[-length:]:
+                        following.add(tokens[end + 1])
+            copied = text.continuation(1)
+            assert not copied or copied[0] in following
+            starts_at_own_end = text.match_end == written.came[other, len(own) - 1]
+            assert copied or not following or not starts_at_own_end

@@ -169,6 +169,28 @@ def test_text_in_any_format_gives_the_ids_of_the_records(run_records, tmp_path):
         (['{"token_ids": [1, "2"]}'], [], "'token_ids' must be a list of token ids"),
         (['{"text": "a"}'], ["--tokenizer", ""], "give the model's tokenizer"),
         (['{"token_ids": [1], "sample": 0}'] * 2, [], "has a sample 0"),
+        (['{"token_ids": [1048576]}'], [], "whole numbers below 1048576"),
+        (['{"text": "a", "complete": "false"}'], [], "'complete' must be true or false"),
+        (['{"text": "a", "temperature": "0.7"}'], [], "temperature must be a number"),
+        (['{"text": "a\\ud83d"}'], [], "half a character"),
+        (['{"choices": [1]}'], [], "the fields are choices"),
+        (['{"choices": [{"text": "a"}]}'], [], "neither 'messages' nor 'prompt'"),
+        (['{"prompt": "a", "choices": [{"text": "a"}], "sample": "x"}'], [], "whole number"),
+        (
+            ['{"prompt": "a", "choices": [{"message": {"tool_calls": [1]}}]}'],
+            [],
+            "a message with tool calls",
+        ),
+        (
+            ['{"prompt": "a", "choices": [{"message": {"reasoning": [1], "content": "a"}}]}'],
+            [],
+            "must be a text, not list",
+        ),
+        (['{"question_id": 1, "choices": [{"turns": "abc"}]}'], [], "must be a list of texts"),
+        (['{"text": "a"}'], ["--hold-out", "0.5"], "--hold-out needs --sweep"),
+        (['{"text": "a"}'], ["--sweep", "sam_nodes=8,8"], "named twice"),
+        (['{"text": "a"}'], ["--sam-alpha", "0"], "--sam-alpha must be above 0"),
+        (['{"text": "a"}'], ["--costs", ""], "cannot read --costs"),
         (['{"text": "a b", "token_ids": [1, 2]}'], [], "does not make the text"),
         (['{"text": ""}'], [], "the text is empty"),
         (['{"text": "a", "prompt": [{"x": 1}]}'], [], "must be a list of chat messages"),
@@ -196,9 +218,42 @@ def test_bad_input_is_one_line(lines, flags, message, tmp_path):
     assert not list(tmp_path.rglob("out/*.jsonl"))
 
 
+def test_files_that_cannot_be_told_apart_or_read_are_refused(tmp_path, run_records):
+    lines = '{"text": "1 + 1 = 2"}\n'
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jsonl").write_text(lines)
+    one = tmp_path / "a" / "x.jsonl"
+    words = ["--methods", "sam", "--tokenizer", TOKENIZER, "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="given twice"):
+        command.main([str(one), str(one), *words])
+    with pytest.raises(UserError, match="no file that can be read twice"):
+        command.main(["/dev/null", *words])
+    assert command.main([str(tmp_path / "a"), str(tmp_path / "b"), *words]) == 0
+    assert read_summary(tmp_path / "out" / FILE).questions == 2
+    alone = tmp_path / "alone.jsonl"
+    alone.write_bytes((run_records / "vanilla.jsonl").read_bytes())
+    with pytest.raises(UserError, match="without their manifest"):
+        command.main([str(alone), *words])
+    with pytest.raises(UserError, match="one run at a time"):
+        command.main([str(one), str(alone), *words])
+
+
+def test_null_fields_are_absent_ones(tmp_path):
+    traces = tmp_path / "traces.jsonl"
+    line = {"question_id": None, "model": None, "sample": None, "source": None}
+    prompts = ("1", "2", "1")
+    lines = [{**line, "prompt": prompt, "text": "1 + 1"} for prompt in prompts]
+    traces.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = replayed(traces, tmp_path / "out", "--methods", "sam", "--tokenizer", TOKENIZER)["sam"]
+    assert len({r.question_id for r in found}) == 2 and {r.category for r in found} == {"all"}
+    assert not any("None" in r.question_id for r in found)
+
+
 def test_bad_lines_are_left_out_where_asked(tmp_path, capsys):
     traces = tmp_path / "traces.jsonl"
-    traces.write_text('{"text": "1 + 1 = 2"}\n{"text": 3}\nnonsense\n{"text": "1 + 1 = 2"}\n')
+    good = '{"text": "1 + 1 = 2"}\n'
+    traces.write_text("nonsense\n" + good + '{"text": 3}\n' + good)
     flags = ["--methods", "pld", "--tokenizer", TOKENIZER, "--skip-bad-lines"]
     found = replayed(traces, tmp_path / "out", *flags)["pld"]
     assert [(r.sample, r.question_id) for r in found] == [

@@ -88,16 +88,20 @@ class Manifest:
     @property
     def stop_ids(self) -> list[int] | None:
         """The tokens that end a text; None before version 0.4."""
-        return self.data.get("stop_ids")
+        ids = self.data.get("stop_ids")
+        is_list = isinstance(ids, list) and all(type(token) is int for token in ids)
+        return ids if is_list else None
 
     @property
     def vocab_size(self) -> int | None:
-        return self.data.get("vocab_size")
+        size = self.data.get("vocab_size")
+        return size if type(size) is int and size > 0 else None
 
     @property
     def model_folder(self) -> str:
         """The checkpoint's folder or hub id."""
-        return self.data.get("model_folder") or ""
+        folder = self.data.get("model_folder")
+        return folder if isinstance(folder, str) else ""
 
     @property
     def model_name(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from evaluation.replaying.formats import ReadOptions, format_of
+from evaluation.replaying.formats import ReadOptions, format_of, records
 from evaluation.replaying.trace import Trace
 from model.errors import UserError
 
@@ -93,7 +93,23 @@ def found_files(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
         else:
             raise UserError(f"{path} does not exist; give files or folders of traces (JSON lines)")
+    seen: set[Path] = set()
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} is no file that can be read twice; save it to a disk first")
+        if file.resolve() in seen:
+            raise UserError(f"{file} is given twice")
+        seen.add(file.resolve())
     return files
+
+
+def file_names(files: Sequence[Path]) -> list[str]:
+    """What tells files apart in questions' names: their stems, or where these repeat their
+    folders too."""
+    stems = [file.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [str(file.with_suffix("")) for file in files]
 
 
 def index(
@@ -119,6 +135,7 @@ class _Indexer:
         self._options = options
         self._skip_bad = skip_bad
         self._formats: list[str] = []
+        self._names = file_names(files)
         self._places: dict[str, list[Place]] = defaultdict(list)
         self._keys: set[tuple[str, int, int, int]] = set()
 
@@ -131,16 +148,17 @@ class _Indexer:
             try:
                 data = _object(raw, where)
                 if reader is None:
-                    reader = format_of(data, where, self._options.fields)
+                    reader = self._format_of(data, where)
                 traces = reader.read(data, where, self._options)
                 for item, trace in enumerate(traces):
                     self._add(trace, Place(number, offset, len(raw), line, item, 0, 0, 0))
             except UserError:
-                if reader is None or not self._skip_bad:
+                if not self._skip_bad:
                     raise
                 bad += 1
         if reader is None:
-            raise UserError(f"{path} is empty; JSON lines of traces are expected")
+            what = f"holds {bad} malformed lines only" if bad else "is empty"
+            raise UserError(f"{path} {what}; JSON lines of traces are expected")
         self._formats.append(reader.__name__)
         if bad:
             self.notices.append(f"{path}: {bad} malformed line(s) left out")
@@ -156,17 +174,26 @@ class _Indexer:
         has_rounds = any(p.round for places in questions.values() for p in places)
         return Corpus(self.files, self._options, tuple(self._formats), questions, has_rounds)
 
+    def _format_of(self, data: dict[str, Any], where: str) -> ModuleType:
+        found = format_of(data, where, self._options.fields)
+        if found is records and len(self.files) > 1:
+            raise UserError(
+                f"{where}: records are replayed one run at a time: give this one file alone"
+            )
+        return found
+
     def _add(self, trace: Trace, place: Place) -> None:
         question = trace.question_id or _prompt_id(trace)
         if trace.model:
             question = f"{question} ({trace.model})"
         if len(self.files) > 1:
-            question = f"{self.files[place.file].stem}/{question}"
+            question = f"{self._names[place.file]}/{question}"
         places = self._places[question]
         sample = trace.sample
         if sample is None:
-            same = [p for p in places if (p.choice, p.round) == (trace.choice, trace.round)]
-            sample = len(same)
+            sample = 0
+            while (question, trace.choice, sample, trace.round) in self._keys:
+                sample += 1
         key = (question, trace.choice, sample, trace.round)
         if key in self._keys:
             raise UserError(
@@ -204,4 +231,17 @@ def _object(raw: bytes, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not JSON ({reason}); --skip-bad-lines leaves it out") from None
     if not isinstance(data, dict):
         raise UserError(f"{where}: a JSON object is expected, not a {type(data).__name__}")
+    if b"\\ud" in raw or b"\\uD" in raw:
+        _check_characters(data, where)
     return data
+
+
+def _check_characters(data: dict[str, Any], where: str) -> None:
+    """Half a surrogate pair, as a cut emoji leaves it, is no character: nothing can encode it."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: holds half a character (a lone surrogate, as of a cut emoji);"
+            " --skip-bad-lines leaves it out"
+        ) from None

@@ -147,7 +147,9 @@ class Replayer:
             script = item.script
             if item.trace.target_topk and session.needs.target_topk:
                 width = session.needs.target_topk
-                topk = topk_of_steps(item.trace.target_topk, item.trace.where, width)
+                topk = topk_of_steps(
+                    item.trace.target_topk, item.trace.where, width, self.plan.target.vocab_size
+                )
                 script = replace(script, topk=topk)
             under_way[number] = Replay(session, script, variant.max_nodes)
         while under_way:

@@ -55,15 +55,18 @@ class Grid:
 
     variants: tuple[Variant, ...]
 
-    def choose(self, summary: ReplaySummary, costs: Costs | None, hold_out: float) -> Choice:
-        """The best of them. Raises UserError where too few questions are left to choose on."""
-        questions = sorted(_questions(summary), key=_shuffled)
-        count = max(1, round(hold_out * len(questions))) if hold_out else 0
-        held, chosen_on = set(questions[:count]), set(questions[count:])
-        if not chosen_on:
+    def check(self, questions: int, hold_out: float) -> None:
+        """Raise UserError where too few questions are left to choose on."""
+        if held_out(questions, hold_out) >= questions:
             raise UserError(
-                f"--hold-out {hold_out:g} of {len(questions)} question(s) leaves none to choose on"
+                f"--hold-out {hold_out:g} of {questions} question(s) leaves none to choose on"
             )
+
+    def choose(self, summary: ReplaySummary, costs: Costs | None, hold_out: float) -> Choice:
+        """The best of them."""
+        questions = sorted(_questions(summary), key=_shuffled)
+        count = held_out(len(questions), hold_out)
+        held, chosen_on = set(questions[:count]), set(questions[count:])
         points = self._points(summary, costs, chosen_on)
         by_mat = max(points, key=lambda point: point.mat)
         priced = [point for point in points if point.price is not None]
@@ -83,6 +86,11 @@ class Grid:
         ]
 
 
+def held_out(questions: int, share: float) -> int:
+    """How many questions are held out."""
+    return max(1, round(share * questions)) if share else 0
+
+
 def parse_grid(words: Sequence[str], variants: Sequence[Variant]) -> Grid:
     """`sam_nodes=8,16 sam_alpha=1,2`: every method with every combination of its own options.
 
@@ -94,6 +102,8 @@ def parse_grid(words: Sequence[str], variants: Sequence[Variant]) -> Grid:
         name = name.lstrip("-").replace("-", "_")
         if not equals or not all(listed.split(",")):
             raise UserError(f"--sweep {word}: OPTION=VALUE,VALUE is expected, as sam_nodes=8,16")
+        if name in values or len(set(listed.split(","))) < len(listed.split(",")):
+            raise UserError(f"--sweep {word}: an option or a value is named twice")
         values[name] = listed.split(",")
     settings: list[Variant] = []
     used: set[str] = set()

@@ -67,6 +67,10 @@ def replay_all(plan: Plan, output: Output, workers: int, notices: list[str]) -> 
                 skipped += result.skipped
                 partial |= result.partial
                 _show(progress, result, summary)
+    except BaseException:
+        for variant in plan.variants if plan.wants_records else ():
+            output.records(variant).with_suffix(".part").unlink(missing_ok=True)
+        raise
     finally:
         progress.close()
     if not summary.generations:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.engine.model import Model
+from model.errors import UserError
 from model.index.ngram_trie import NgramTrie
 
 
@@ -21,6 +22,12 @@ class Config:
     pia_output_weight: float = option(
         1e-4, "weight of output frequencies against the prompt's", "--output-weight"
     )
+
+    def __post_init__(self) -> None:
+        if self.pia_branch_length < 1 or not 0 <= self.pia_output_weight <= 1:
+            raise UserError(
+                "--pia-branch-length must be at least 1, --pia-output-weight between 0 and 1"
+            )
 
 
 class Pia(Drafter):

@@ -22,6 +22,7 @@ from model.contract import (
     until_stop,
 )
 from model.engine.model import Model
+from model.errors import UserError
 from model.index.suffix_automaton import SuffixAutomaton
 
 
@@ -30,6 +31,10 @@ class Config:
     pld_ngram: int = option(3, "longest n-gram looked up")
     pld_tokens: int = option(10, "tokens copied from the earlier occurrence")
     pld_partial: bool = option(False, "also copy from occurrences with fewer tokens after them")
+
+    def __post_init__(self) -> None:
+        if self.pld_ngram < 1 or self.pld_tokens < 1:
+            raise UserError("--pld-ngram and --pld-tokens must be at least 1")
 
 
 class Pld(Drafter):

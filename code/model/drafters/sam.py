@@ -56,6 +56,8 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        if self.sam_alpha <= 0:
+            raise UserError(f"--sam-alpha must be above 0, not {self.sam_alpha:g}")
         if self.sam_match not in MATCHES:
             known = "', '".join(MATCHES)
             raise UserError(f"--sam-match is one of '{known}', not '{self.sam_match}'")

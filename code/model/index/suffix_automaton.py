@@ -314,7 +314,7 @@ def _follow(counts, states, edges, table, log, match, tokens):
 def _continuation(counts, states, edges, table, log, end, most, per_match):
     state = _match_state(states, end)
     wanted = min(float(most), per_match * states[state, LENGTH]) if state > 0 else 0.0
-    return _following(log, states[state, FIRST_END], int(max(0.0, wanted)))
+    return _copied(states, edges, log, end, state, int(max(0.0, wanted)))
 
 
 @compiled
@@ -331,15 +331,34 @@ def _following(log: np.ndarray, end: int, most: int) -> np.ndarray:
 
 
 @compiled
+def _copied(states, edges, log, end, state, most):
+    """What followed a state's strings where they ended first.
+
+    Where that is the text's own end, another text under way has written them since: what this one
+    went on with is copied, token by token what came last.
+    """
+    if states[state, FIRST_END] != end[LAST_PLACE] or end[LAST_PLACE] < 0:
+        return _following(log, states[state, FIRST_END], most)
+    found = np.empty(most, dtype=np.int64)
+    count = 0
+    edge = states[state, HEAD]
+    while edge >= 0 and count < most:
+        found[count] = edges[edge, TOKEN]
+        count += 1
+        edge = states[edges[edge, TO], HEAD]
+    return found[:count]
+
+
+@compiled
 def _roomy_continuation(counts, states, edges, table, log, end, most, shortest):
     state = _match_state(states, end)
-    longest = _following(log, states[state, FIRST_END], most)
+    longest = _copied(states, edges, log, end, state, most)
     found = longest
     while len(found) < most:
         state = states[state, LINK] if state > 0 else 0
         if states[state, LENGTH] < max(1, shortest):
             return longest
-        found = _following(log, states[state, FIRST_END], most)
+        found = _copied(states, edges, log, end, state, most)
     return found
 
 

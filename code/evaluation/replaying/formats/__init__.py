@@ -7,12 +7,14 @@ file's first, of the format? and `read(data, where, options)`: its generations, 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from evaluation.replaying.trace import Fields
+from model.contract import NO_CAP
 from model.errors import UserError
 
 
@@ -47,9 +49,9 @@ def format_of(data: dict[str, Any], where: str, fields: Fields) -> ModuleType:
 
 def integers(value: Any, where: str, name: str) -> list[int]:
     """Token ids; UserError for anything else."""
-    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < NO_CAP for item in value):
         return value
-    raise UserError(f"{where}: '{name}' must be a list of token ids")
+    raise UserError(f"{where}: '{name}' must be a list of token ids (whole numbers below {NO_CAP})")
 
 
 def text(value: Any, where: str, name: str) -> str:
@@ -64,6 +66,20 @@ def whole(value: Any, where: str, name: str) -> int:
     if type(value) is int and value >= 0:
         return value
     raise UserError(f"{where}: '{name}' must be a whole number of at least 0")
+
+
+def temperature(value: Any, where: str) -> float | None:
+    """How a text was sampled; None where that is not said, UserError for what is no temperature."""
+    if value is None:
+        return None
+    if type(value) in (int, float) and 0 <= value < math.inf:
+        return float(value)
+    raise UserError(f"{where}: the temperature must be a number of at least 0, not {value!r}")
+
+
+def label(value: Any) -> str:
+    """A name; empty where it is null."""
+    return "" if value is None else str(value)
 
 
 def messages(value: Any, where: str, name: str) -> list[dict[str, Any]]:

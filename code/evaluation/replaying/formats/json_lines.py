@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.replaying.formats import ReadOptions, integers, messages, text, whole
+from evaluation.replaying.formats import (
+    ReadOptions,
+    integers,
+    label,
+    messages,
+    temperature,
+    text,
+    whole,
+)
 from evaluation.replaying.trace import Fields, Trace
 from model.errors import UserError
 
@@ -17,26 +25,32 @@ def matches(data: dict[str, Any], fields: Fields) -> bool:
 
 def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
     fields = options.fields
-    temperature = data.get(fields.temperature)
     return [
         Trace(
             where=where,
-            question_id=str(data.get(fields.question, "")),
+            question_id=label(data.get(fields.question)),
             prompt=_prompt(data, where, fields),
             text=_text(data, where, fields),
-            model=str(data.get(fields.model, "")),
+            model=label(data.get(fields.model)),
             sample=_number(data, where, fields.sample),
             round=_number(data, where, fields.round) or 0,
-            complete=bool(data.get(fields.complete, True)),
-            category=str(data.get(fields.category, "all")),
-            temperature=temperature if isinstance(temperature, (int, float)) else None,
-            plain_text=str(data.get(fields.text, "")),
+            complete=_complete(data, where, fields),
+            category=label(data.get(fields.category)) or "all",
+            temperature=temperature(data.get(fields.temperature), where),
+            plain_text=label(data.get(fields.text)),
         )
     ]
 
 
 def _number(data: dict[str, Any], where: str, name: str) -> int | None:
-    return whole(data[name], where, name) if name in data else None
+    return whole(data[name], where, name) if data.get(name) is not None else None
+
+
+def _complete(data: dict[str, Any], where: str, fields: Fields) -> bool:
+    complete = data.get(fields.complete, True)
+    if isinstance(complete, bool):
+        return complete
+    raise UserError(f"{where}: '{fields.complete}' must be true or false, not {complete!r}")
 
 
 def _prompt(data: dict[str, Any], where: str, fields: Fields) -> Any:

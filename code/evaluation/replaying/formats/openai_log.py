@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.replaying.formats import ReadOptions, messages, text, thought_and_answer
+from evaluation.replaying.formats import (
+    ReadOptions,
+    label,
+    messages,
+    temperature,
+    text,
+    thought_and_answer,
+    whole,
+)
 from evaluation.replaying.trace import Fields, Trace
 from model.errors import UserError
 
@@ -24,13 +32,18 @@ def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
     choices = _found(data, "choices")
     if not isinstance(choices, list):
         raise UserError(f"{where}: 'choices' is missing")
-    asked = _found(data, "messages")
-    prompt: Any
-    if asked is None:
-        prompt = text(_found(data, "prompt"), where, "messages")
-    else:
+    asked, prompt = _found(data, "messages"), _found(data, "prompt")
+    if asked is not None:
         prompt = messages(asked, where, "messages")
+    elif prompt is None:
+        raise UserError(f"{where}: neither 'messages' nor 'prompt' is there")
+    else:
+        prompt = text(prompt, where, "prompt")
     fields = options.fields
+    sample, round = data.get(fields.sample), data.get(fields.round)
+    if sample is not None:
+        sample = whole(sample, where, fields.sample)
+    round = 0 if round is None else whole(round, where, fields.round)
     traces = []
     for choice in choices:
         if not isinstance(choice, dict):
@@ -38,15 +51,15 @@ def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
         traces.append(
             Trace(
                 where=where,
-                question_id=str(data.get(fields.question, "")),
+                question_id=label(data.get(fields.question)),
                 prompt=prompt,
                 text=_text(choice, where),
-                model=str(_found(data, "model") or ""),
-                sample=data.get(fields.sample) if len(choices) == 1 else None,
-                round=data.get(fields.round, 0),
+                model=label(_found(data, "model")),
+                sample=sample if len(choices) == 1 else None,
+                round=round,
                 complete=choice.get("finish_reason") in ENDED,
-                category=str(data.get(fields.category, "all")),
-                temperature=_found(data, "temperature"),
+                category=label(data.get(fields.category)) or "all",
+                temperature=temperature(_found(data, "temperature"), where),
             )
         )
     return traces
@@ -67,6 +80,13 @@ def _text(choice: dict[str, Any], where: str) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         return text(choice.get("text"), where, "choices.text")
+    if message.get("tool_calls"):
+        raise UserError(
+            f"{where}: a message with tool calls does not say how the model wrote them;"
+            " --skip-bad-lines leaves such lines out"
+        )
     thinking = message.get("reasoning_content") or message.get("reasoning")
+    if thinking is not None:
+        thinking = text(thinking, where, "choices.message.reasoning_content")
     answer = message.get("content") or ""
     return thought_and_answer(thinking, text(answer, where, "choices.message.content"))

@@ -18,19 +18,23 @@ FAILED = "ERROR"
 
 def matches(data: dict[str, Any], fields: Fields) -> bool:
     choices = data.get("choices")
-    return isinstance(choices, list) and bool(choices) and "turns" in choices[0]
+    if not isinstance(choices, list) or not choices:
+        return False
+    return isinstance(choices[0], dict) and "turns" in choices[0]
 
 
 def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
     try:
         question, choices = str(data["question_id"]), data["choices"]
-        turns_of = [list(choice["turns"]) for choice in choices]
+        turns_of = [choice["turns"] for choice in choices]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{where}: not a line of the published trace format: {error!r} is missing"
         ) from None
     traces = []
     for choice, turns in enumerate(turns_of):
+        if not isinstance(turns, list):
+            raise UserError(f"{where}: 'turns' must be a list of texts")
         for number, turn in enumerate(turns):
             if turn == FAILED:
                 continue
