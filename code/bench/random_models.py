@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from model import methods
 from model.contract import Drafter
-from model.drafters import eagle3, rest, sam_eagle3, sps
+from model.drafters import eagle3, rest, sps
 from model.eagle3.checkpoint import default_layers
 from model.eagle3.head import Eagle3Head, HeadConfig
 from model.engine.model import Model
@@ -132,8 +132,9 @@ def random_drafter(method: str, model: Model, shape: str, text: list[int]) -> Dr
         return _sps(model, shape)
     if method == "eagle3":
         return _eagle3(model)
-    if method == "sam_eagle3":
-        return sam_eagle3.SamWith(sam_eagle3.Config(), _eagle3(model))
+    parsed = methods.parse(method)
+    if parsed.inner and parsed.inner.name == "eagle3":
+        return parsed.module.build(parsed.module.Config(), model, _eagle3(model))
     if method == "rest":
         return _rest(model, text)
     return methods.load(method, model)

@@ -87,7 +87,6 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory, target: Model) -> dict[s
         "sam_eagle3": {**eagle3, "sam_threshold": 2},
         "blend_eagle3": {**eagle3, "blend_nodes": 16},
         "suffix_eagle3": {**eagle3, "suffix_reach": 1.5},
-        "blend[sps]": sps,
     }
 
 
@@ -132,5 +131,5 @@ def load(target: Model, artefacts: dict[str, dict[str, Any]]):
 PROMPT = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 7, 8, 1, 2, 3]
 METHODS = [
     *methods.names(),
-    *("sam[recycling]", "sam[pld]", "blend[recycling]", "blend[sps]", "suffix[pld]"),
+    *("sam[recycling]", "sam[pld]", "blend[recycling]", "suffix[pld]"),
 ]

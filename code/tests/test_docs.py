@@ -158,7 +158,8 @@ def small_model(shop: Shop, command: str) -> None:
 def replay(shop: Shop, command: str) -> None:
     """A few words as traces, the mini family's tokenizer."""
     traces = shop.folder / "traces.jsonl"
-    traces.write_text('{"prompt": "1 + 1?", "text": "1 + 1 = 2, so 1 + 1 = 2"}\n' * 4)
+    lines = [f'{{"prompt": "1 + {n}?", "text": "1 + {n}, so 1 + {n}"}}\n' for n in range(4)]
+    traces.write_text("".join(lines))
     command = command.replace("TRACES.jsonl", str(traces)).replace("FOLDER", "data/mini/target")
     command = command.replace("golden.json", str(shop.folder / "golden.json"))
     said = shop.run(f"{command} --out {shop.folder}/replayed")

@@ -325,7 +325,8 @@ def test_a_family_without_thinking_markers():
 def command(path: Path, method: str = "sam") -> list[str]:
     flags = (
         f"--method {method} --model-path mini --question-end 3 --max-new-tokens 60"
-        f" --paradigm best_of_n --samples 2 --temperature 0.6 --threads 1 --answer-file {path}"
+        f" --paradigm best_of_n --samples 2 --temperature 0.6 --threads 1 --max-nodes 24"
+        f" --answer-file {path}"
     )
     return [sys.executable, "-m", "evaluation.inference", *flags.split()]
 

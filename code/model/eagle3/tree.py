@@ -11,7 +11,7 @@ D head dimension.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ class Tree:
 
     tokens: list[int]
     parents: list[int]
-    chances: list[float]
-    """The head's own probability of each node's path."""
+    chances: list[float] = field(compare=False)
+    """The head's own probability of each node's path; rounding differs from way to way."""
 
     def paths(self) -> list[tuple[int, ...]]:
         """Every node as the tokens from the root to it."""
