@@ -42,7 +42,7 @@ def compare(folder: Path, questions: str, tokens: str) -> None:
     files = ("--answer-file", str(folder / "{method}.jsonl"))
     python("evaluation.inference", "--methods", "vanilla", *METHODS, *MODEL, *run, *shape, *files)
     curve = folder / "calibration.json"
-    contexts = ("--contexts", "128", "512")
+    contexts = ("--contexts", "128", "512", "--temperature", "0.6")
     python("evaluation.calibrate", *MODEL, "--out", str(curve), "--repeats", "200", *contexts)
     replayed = folder / "replay"
     words = (str(folder / "vanilla.jsonl"), "--methods", *METHODS, "--max-nodes", NODES)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from evaluation.command import Parser, run_command, summary
+from evaluation.command import Parser, at_least, real, run_command, summary
 from evaluation.records.writer import write_atomically
 from evaluation.report.formatting import FORMATS, Table, number
 from evaluation.running.build import resolved_model
@@ -24,20 +24,22 @@ from evaluation.running.cli import add_model_flags, model_spec
 from evaluation.running.manifest import device_name, fingerprint
 from model import checkpoint
 from model.engine.forward import Wanted
-from model.engine.measure import copy_bandwidth, step_bytes, verify_seconds
+from model.engine.measure import copy_bandwidth, curve_seconds, step_bytes
 from model.engine.model import Model
 from model.errors import UserError
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def measure(model: Model, contexts: Sequence[int], repeats: int) -> dict[str, Any]:
+def measure(
+    model: Model, contexts: Sequence[int], repeats: int, temperature: float = 0.0
+) -> dict[str, Any]:
     """The curve at the first context, all contexts' curves, and on a GPU the roofline."""
     model.reserve(max(contexts) + max(NODES) + 8)
     model.prepare(max(NODES), Wanted())
     curves = {}
     for context in contexts:
-        curves[str(context)] = [verify_seconds(model, n, context, repeats) for n in NODES]
+        curves[str(context)] = curve_seconds(model, NODES, context, repeats, temperature)
     measured: dict[str, Any] = {
         "model": fingerprint(model),
         "device": device_name(model),
@@ -75,6 +77,12 @@ def _parser() -> Parser:
         help="cached tokens, the first for the report",
     )
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument(
+        "--temperature",
+        type=real,
+        default=0.0,
+        help="drawing tokens costs time of its own: that of the runs to be predicted",
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
     return parser
 
@@ -98,6 +106,7 @@ def main() -> int:
     args = _parser().parse_args()
     if args.repeats < 1 or min(args.contexts) < 1:
         raise UserError("--repeats and --contexts must be at least 1")
+    at_least(args, 0, "temperature")
     spec = resolved_model(model_spec(args))
     model = checkpoint.load_model(
         checkpoint.resolve(spec.path),
@@ -108,7 +117,7 @@ def main() -> int:
     )
     if max(args.contexts) + max(NODES) > model.max_positions:
         raise UserError(f"--contexts: the model has {model.max_positions} positions")
-    measured = measure(model, args.contexts, args.repeats)
+    measured = measure(model, args.contexts, args.repeats, args.temperature)
     show(measured, args.format)
     write_atomically(args.out, json.dumps(measured, indent=1) + "\n")
     return 0

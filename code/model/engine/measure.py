@@ -7,6 +7,7 @@ once. Their bytes over the bandwidth that a plain copy reaches is the least time
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from statistics import median
 from time import perf_counter
 
@@ -26,12 +27,26 @@ def verify_seconds(model: Model, nodes: int, context: int, repeats: int) -> floa
     return median(times[WARM_UP_STEPS:])
 
 
-def step_seconds(model: Model, nodes: int, context: int) -> float:
+def curve_seconds(
+    model: Model, nodes: Items[int], context: int, repeats: int, temperature: float
+) -> list[float]:
+    """`verify_seconds` of several numbers of nodes, a step of each in turn.
+
+    A machine that gets slower meanwhile does so for all of them.
+    """
+    times: list[list[float]] = [[] for _ in nodes]
+    for _ in range(repeats + WARM_UP_STEPS):
+        for number, n in enumerate(nodes):
+            times[number].append(step_seconds(model, n, context, temperature))
+    return [median(of_n[WARM_UP_STEPS:]) for of_n in times]
+
+
+def step_seconds(model: Model, nodes: int, context: int, temperature: float = 0.0) -> float:
     """Seconds of verifying one chain of `nodes` behind `context` cached tokens.
 
     Overwrites the rows behind the context: no text may be under way.
     """
-    sequence = Sequence(Request([1] * context, nodes + 1), cached=context)
+    sequence = Sequence(Request([1] * context, nodes + 1, temperature), cached=context)
     sequence.emission.ids.append(1)
     draft = Draft.chain(1, [2 + i % 7 for i in range(nodes - 1)], "measure")
     begun = perf_counter()
