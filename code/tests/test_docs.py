@@ -231,6 +231,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),
+    (r"^python -m evaluation\.(replay|report)$", flags_exist),
     (r"^python -m evaluation\.verify --model-path mini$", verify),
     (r"^python -m evaluation\.verify", flags_exist),
     (r"^python -m evaluation\.inference .*--model-path mini --workers 2", workers),
