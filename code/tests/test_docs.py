@@ -4,8 +4,12 @@ long, as a dry run where it needs a GPU, a download or other machines.
 A command that no rule here knows fails the test, so a new one gets a rule.
 """
 
+import contextlib
+import functools
+import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -182,9 +186,30 @@ def flags_exist(shop: Shop, command: str) -> None:
     words = shlex.split(command)
     flags = [word for word in words if word.startswith("--")]
     end = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-    program = [word for word in words[:end] if not word.isupper()]
-    said = shop.run(shlex.join([*program, "--help"]))
+    program = tuple(word for word in words[:end] if not word.isupper())
+    said = (
+        help_of(program) if program[0] == "python" else shop.run(shlex.join([*program, "--help"]))
+    )
     assert not [flag for flag in flags if flag not in said]
+
+
+@functools.cache
+def help_of(program: tuple[str, ...]) -> str:
+    """What a Python program says of itself, run in this process: to import PyTorch anew for each
+    of them takes seconds.
+    """
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "path", [*sys.path])
+        patch.chdir(CODE)
+        run, name = (
+            (runpy.run_module, program[2]) if program[1] == "-m" else (runpy.run_path, program[1])
+        )
+        patch.setattr(sys, "argv", [name, "--help"])
+        with pytest.raises(SystemExit) as stop:
+            run(name, run_name="__main__")
+    assert not stop.value.code
+    return said.getvalue()
 
 
 def checks(shop: Shop, command: str) -> None:

@@ -343,7 +343,7 @@ def test_a_run_killed_at_random_moments_and_resumed_equals_an_unbroken_one(tmp_p
     unbroken, broken = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     subprocess.run(command(unbroken), cwd=CODE, check=True, capture_output=True)
     rng = random.Random(4)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             command(broken), cwd=CODE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

@@ -398,7 +398,7 @@ def test_methods_run_beside_each_other_and_their_records_say_so(tmp_path):
     records = {f.stem: read_records(f) for f in (tmp_path / "out").rglob("*.jsonl")}
     assert len(records) == 3 and any(r.shared for found in records.values() for r in found)
     assert "times are not comparable" in done.stdout
-    other = script("mini", tmp_path, **{**knobs, "THREADS": "1", "MAX_NEW_TOKENS": "50"})
+    other = script("mini", tmp_path, **{**knobs, "METHODS": "pld", "MAX_NEW_TOKENS": "50"})
     assert other.returncode == 1 and "a run has failed" in other.stderr  # other settings
     unknown = script("mini", tmp_path, **{**knobs, "METHODS": "vanilla nothing pld"})
     assert unknown.returncode == 2 and "unknown method 'nothing'" in unknown.stderr
