@@ -120,6 +120,16 @@ def on_records(shop: Shop, command: str) -> None:
     shop.run(command.replace("data/mini", str(shop.records)))
 
 
+def ranked(shop: Shop, command: str) -> None:
+    """On records as of a machine with nothing else to do; here the other tests run beside."""
+    alone = shop.folder / "alone"
+    for file in shop.records.rglob("*.jsonl"):
+        copy = alone / file.relative_to(shop.records)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text().replace('"shared": true', '"shared": false'))
+    shop.run(command.replace("data/mini", str(alone)))
+
+
 def verify(shop: Shop, command: str) -> None:
     few = "--questions 1 --max-new-tokens 10 --temperature 0.6 --method pld recycling blend"
     said = shop.run(f"{command} {few}")
@@ -187,9 +197,8 @@ def flags_exist(shop: Shop, command: str) -> None:
     flags = [word for word in words if word.startswith("--")]
     end = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     program = tuple(word for word in words[:end] if not word.isupper())
-    said = (
-        help_of(program) if program[0] == "python" else shop.run(shlex.join([*program, "--help"]))
-    )
+    ours = program[0] == "python"
+    said = help_of(program) if ours else shop.run(shlex.join([*program, "--help"]))
     assert not [flag for flag in flags if flag not in said]
 
 
@@ -202,12 +211,10 @@ def help_of(program: tuple[str, ...]) -> str:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "path", [*sys.path])
         patch.chdir(CODE)
-        run, name = (
-            (runpy.run_module, program[2]) if program[1] == "-m" else (runpy.run_path, program[1])
-        )
-        patch.setattr(sys, "argv", [name, "--help"])
+        patch.setattr(sys, "argv", [program[-1], "--help"])
+        run = runpy.run_module if program[1] == "-m" else runpy.run_path
         with pytest.raises(SystemExit) as stop:
-            run(name, run_name="__main__")
+            run(program[-1], run_name="__main__")
     assert not stop.value.code
     return said.getvalue()
 
@@ -253,6 +260,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^(?:\w+=.*)?bash scripts/small\.sh", small_model),
     (r"^python -m evaluation\.replay data/mini", replay_records),
     (r"^python -m evaluation\.replay TRACES\.jsonl", replay),
+    (r"^python -m evaluation\.leaderboard data/mini", ranked),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),
