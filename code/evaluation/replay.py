@@ -216,8 +216,7 @@ def _needs_only_text(name: str) -> bool:
     """No model, nothing of the target, no file of its own?"""
     if name == "vanilla" or methods.why_no_replay(name):
         return False
-    files = {"rest", "recycling"}  # a datastore, the target's likeliest tokens
-    return not files & {part.name for part in methods.parse(name).parts()}
+    return not methods.what_replay_needs(name)
 
 
 def _add_memory_flags(group: argparse._ArgumentGroup) -> None:

@@ -76,6 +76,17 @@ def why_no_replay(name: str) -> str:
     return ""
 
 
+def what_replay_needs(name: str) -> str:
+    """What a method asks for beside a recorded text, a datastore say; empty where nothing.
+
+    A method's file says so in `REPLAY_NEEDS`.
+    """
+    for part in parse(name).parts():
+        if need := getattr(part.module, "REPLAY_NEEDS", ""):
+            return need
+    return ""
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"model.drafters.{name}")
 

@@ -123,10 +123,9 @@ def on_records(shop: Shop, command: str) -> None:
 def ranked(shop: Shop, command: str) -> None:
     """On records as of a machine with nothing else to do; here the other tests run beside."""
     alone = shop.folder / "alone"
-    for file in shop.records.rglob("*.jsonl"):
-        copy = alone / file.relative_to(shop.records)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(file.read_text().replace('"shared": true', '"shared": false'))
+    shutil.copytree(shop.records, alone, dirs_exist_ok=True)
+    for file in alone.rglob("*.jsonl"):
+        file.write_text(file.read_text().replace('"shared":true', '"shared":false'))
     shop.run(command.replace("data/mini", str(alone)))
 
 

@@ -10,7 +10,7 @@ import torch
 from model import methods
 from model.contract import Context, Draft, Prefill, Request, StepOut
 from model.drafters.lookahead import WindowSize
-from model.drafters.recycling import template
+from model.drafters.recycling import static_tree
 from model.engine.decode import context, generate, prefill
 from model.engine.model import Model
 from model.engine.noise import PositionNoise
@@ -106,7 +106,7 @@ def test_sam_with_a_static_automaton_is_lossless_and_drafts_from_the_corpus(
 
 # --- Token Recycling ------------------------------------------------------------------------------
 def test_recyclings_static_tree():
-    t = template(8)
+    t = static_tree(8)
     assert len(t.parents) == 81
     assert [t.depths.count(d) for d in range(1, 7)] == [8, 21, 25, 15, 8, 3]
     assert len(set(range(81)) - set(t.parents)) == 40

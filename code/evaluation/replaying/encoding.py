@@ -42,6 +42,7 @@ class Encoder:
             prompt_ids=self._prompt(trace),
             max_new_tokens=trace.max_new_tokens or len(ids),
             temperature=trace.temperature or 0.0,
+            seed=trace.seed,
             question_id=trace.question_id,
             choice=trace.choice,
             sample=trace.sample or 0,

@@ -176,7 +176,7 @@ class Replayer:
             choice=trace.choice,
             sample=trace.sample or 0,
             round=trace.round,
-            seed=0,
+            seed=trace.seed,
             method=variant.label,
             temperature=self.plan.temperature if temperature is None else temperature,
             memory_scope=drafter.scope,

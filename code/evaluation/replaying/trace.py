@@ -30,6 +30,8 @@ class Trace:
     """False where it was cut at a limit."""
     category: str = "all"
     temperature: float | None = None
+    seed: int = 0
+    """Of its noise, where it is ours."""
     plain_text: str = ""
     """The text for people, where `text` are ids."""
     is_ours: bool = False

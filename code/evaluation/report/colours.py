@@ -14,6 +14,7 @@ COLOURS = {
     "sam": "#0072B2",
     "sam_eagle3": "#E69F00",
     "sps": "#B09000",
+    "stand": "#DDAA33",
     "suffix": "#117733",
     "suffix_eagle3": "#999933",
     "blend": "#AA4499",

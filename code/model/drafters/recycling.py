@@ -15,9 +15,9 @@ import numpy as np
 
 from model.contract import Context, Draft, Drafter, Needs, StepOut, option
 from model.engine.model import Model
+from model.static_tree import Path, StaticTree
 
-Path = tuple[int, ...]
-"""A node of the static tree as the ranks from the root to it."""
+REPLAY_NEEDS = "the target's likeliest tokens"
 
 CHILDREN: dict[Path, int] = {
     (): 8,
@@ -43,38 +43,15 @@ class Config:
     recycling_topk: int = option(8, "successors remembered for a token", "--output-id-topk")
 
 
-@dataclass(frozen=True)
-class Template:
-    """The static tree, root first, likeliest nodes first: parent, rank and depth of each node."""
-
-    parents: tuple[int, ...]
-    ranks: tuple[int, ...]
-    depths: tuple[int, ...]
-    chances: tuple[float, ...]
-    """By RANK_CHANCE, along the path."""
-
-
-def template(ranks: int) -> Template:
+def static_tree(ranks: int) -> StaticTree:
     """The static tree without children of rank `ranks` and beyond."""
-    paths: list[Path] = []
+    chances: dict[Path, float] = {}
     for parent, children in CHILDREN.items():
         for rank in range(min(children, ranks)):
             path = (*parent, rank)
             if max(path) < ranks:
-                paths.append(path)
-    paths.sort(key=lambda path: (-_chance(path), len(path), path))
-    nodes: list[Path] = [(), *paths]
-    number = {path: node for node, path in enumerate(nodes)}
-    return Template(
-        parents=(-1, *(number[path[:-1]] for path in paths)),
-        ranks=(0, *(path[-1] for path in paths)),
-        depths=tuple(len(path) for path in nodes),
-        chances=tuple(_chance(path) for path in nodes),
-    )
-
-
-def _chance(path: Path) -> float:
-    return math.prod(RANK_CHANCE[rank] for rank in path)
+                chances[path] = math.prod(RANK_CHANCE[rank] for rank in path)
+    return StaticTree.of(chances)
 
 
 class Recycling(Drafter):
@@ -82,14 +59,12 @@ class Recycling(Drafter):
 
     def __init__(self, config: Config, vocab_size: int) -> None:
         topk = config.recycling_topk
-        self.template = template(topk)
-        self.needs = Needs(
-            max_nodes=len(self.template.parents), target_topk=topk, learns_from_rejected=True
-        )
+        self.tree = static_tree(topk)
+        self.needs = Needs(max_nodes=len(self.tree), target_topk=topk, learns_from_rejected=True)
         self.matrix = np.full((vocab_size, topk), -1, dtype=np.int32)
-        self._parents = np.array(self.template.parents)
-        self._ranks = np.array(self.template.ranks)
-        self._chances = np.array(self.template.chances)
+        self._parents = np.array(self.tree.parents)
+        self._ranks = np.array(self.tree.ranks)
+        self._chances = np.array(self.tree.chances)
         self._levels: dict[int, list[np.ndarray]] = {}
 
     def forget(self) -> None:
@@ -129,7 +104,7 @@ class Recycling(Drafter):
     def _by_depth(self, nodes: int) -> list[np.ndarray]:
         """Node numbers of each depth below the root among the first nodes."""
         if nodes not in self._levels:
-            depths = np.array(self.template.depths[:nodes])
+            depths = np.array(self.tree.depths[:nodes])
             deepest = depths.max(initial=0)
             levels = [np.flatnonzero(depths == depth) for depth in range(1, deepest + 1)]
             self._levels[nodes] = levels

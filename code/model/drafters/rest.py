@@ -18,6 +18,8 @@ from model.engine.model import Model
 from model.errors import UserError
 from model.index.suffix_array import SuffixArray
 
+REPLAY_NEEDS = "a datastore"
+
 SHORTEST = 2
 """Tokens of the shortest suffix looked up."""
 PUBLISHED_NODES = 64

@@ -40,6 +40,7 @@ def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
             complete=record.finish_reason == "stop",
             category=record.category,
             temperature=record.temperature,
+            seed=record.seed,
             plain_text=record.text,
             is_ours=True,
             forced_tokens=record.forced_tokens or 0,
