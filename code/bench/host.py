@@ -37,11 +37,14 @@ METHODS: tuple[tuple[str, dict[str, object]], ...] = (
     ("blend", {"blend_nodes": 32}),
     ("blend", {"blend_nodes": 8}),
     ("recycling", {}),
+    ("stand", {}),
 )
 """And their options."""
 PROMPT = 15_000
 REPEATED = 0.33
 """Share of the pieces of a text that repeat an earlier passage."""
+LOGPROBS = np.log(np.array([0.8] + [0.02] * 9, dtype=np.float32))
+"""Of the target's likeliest tokens."""
 STORE_DOCUMENTS, STORE_DOCUMENT_TOKENS = 2000, 5000
 STORE_HISTORIES = (1000, 15000)
 
@@ -89,10 +92,20 @@ def step_times(drafter: Drafter, history: int, vocab: int) -> list[float]:
         )
         draft = drafter.propose(context)
         proposed = perf_counter()
-        topk = None
+        topk = logprobs = None
         if drafter.needs.target_topk:
-            topk = rng.integers(0, vocab, (draft.candidates, drafter.needs.target_topk))
-        out = StepOut(draft, [0], [text[position + 1]], finished=False, target_topk=topk)
+            shape = (draft.candidates, drafter.needs.target_topk)
+            topk = rng.integers(0, vocab, shape)
+            topk[0, 0] = text[position + 1]  # the text's own tokens come back, others are noise
+            logprobs = np.tile(LOGPROBS[: shape[1]], (shape[0], 1))
+        out = StepOut(
+            draft,
+            [0],
+            [text[position + 1]],
+            finished=False,
+            target_topk=topk,
+            target_logprobs=logprobs,
+        )
         resumed = perf_counter()
         drafter.during_verify()  # on a GPU hidden behind the forward; counted here
         drafter.observe(out)

@@ -179,6 +179,16 @@ def replay(shop: Shop, command: str) -> None:
     assert "MAT" in said
 
 
+def fit_tree(shop: Shop, command: str) -> None:
+    """To a short run's records."""
+    records, tree = shop.folder / "fit.jsonl", shop.folder / "tree.json"
+    few = "--paradigm best_of_n --samples 2 --temperature 0.6 --record-topk 10 --question-end 1"
+    run = "python -m evaluation.inference --method vanilla --model-path mini"
+    shop.run(f"{run} {few} --max-new-tokens 40 --answer-file {records}")
+    said = shop.run(command.replace("RECORDS.jsonl", str(records)).replace("tree.json", str(tree)))
+    assert "nodes" in said and tree.exists()
+
+
 def replay_records(shop: Shop, command: str) -> None:
     """The records of mini.sh in place of data/mini, and a folder of their own for the replay."""
     shop.run(command.replace("data/mini", str(shop.records)))
@@ -261,6 +271,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^python -m evaluation\.replay TRACES\.jsonl", replay),
     (r"^python -m evaluation\.leaderboard data/mini", ranked),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
+    (r"^python -m evaluation\.fit_tree", fit_tree),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
     (r"^python -m evaluation\.calibrate", flags_exist),
     (r"^python -m evaluation\.(replay|report)$", flags_exist),

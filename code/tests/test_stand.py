@@ -50,7 +50,7 @@ def rows_of(rng, count, vocab=40):
     return best.indices.numpy().astype(np.int32), best.values.numpy().astype(np.float32)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=30), max_size=6), st.integers(0))
 def test_the_memory_is_the_running_mean_by_ngram(texts, seed):
     rng = np.random.default_rng(seed % 2**32)

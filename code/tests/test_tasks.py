@@ -328,7 +328,7 @@ def script(name: str, tmp_path: Path, **knobs) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, methods", [("qwen3", 13), ("deepseek", 12)])
+@pytest.mark.parametrize("name, methods", [("qwen3", 14), ("deepseek", 13)])
 def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     done = script(name, tmp_path, DRY_RUN="1", LIMIT="3", ALONE="1")
     in_turn = script(name, tmp_path, DRY_RUN="1", LIMIT="3").stdout.splitlines()

@@ -42,6 +42,8 @@ class Stand(Drafter):
         self.tree = tree
         self.needs = Needs(max_nodes=len(tree), target_topk=TOP)
         self.memory = TopkNgrams()
+        self._parents = np.array(tree.parents)
+        self._chances = np.array(tree.chances)
 
     def forget(self) -> None:
         self.memory = TopkNgrams()
@@ -59,10 +61,16 @@ class Stand(Drafter):
         self.drafted, tokens = self.memory.draft(
             self._recent, self.tree, nodes, self._stops, temperature, keys
         )
-        new_number = {0: 0} | {int(node): i for i, node in enumerate(self.drafted, 1)}
-        parents = [new_number[self.tree.parents[node]] for node in self.drafted]
-        chances = [self.tree.chances[node] for node in self.drafted]
-        return Draft.tree(context.root, tokens.tolist(), parents, "stand", chances)
+        new_number = np.zeros(nodes, dtype=np.int64)
+        new_number[self.drafted] = np.arange(1, len(self.drafted) + 1)
+        parents = new_number[self._parents[self.drafted]]
+        return Draft.tree(
+            context.root,
+            tokens.tolist(),
+            parents.tolist(),
+            "stand",
+            self._chances[self.drafted].tolist(),
+        )
 
     def observe(self, out: StepOut) -> None:
         text = [*self._recent, *out.emitted]
