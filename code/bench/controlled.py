@@ -39,8 +39,8 @@ class Controlled(Drafter):
     def enter(self, scope: Scope, key: str) -> None:
         self.inner.enter(scope, key)
 
-    def reserve(self, positions: int) -> None:
-        self.inner.reserve(positions)
+    def reserve(self, positions: int, sessions: int = 1) -> None:
+        self.inner.reserve(positions, sessions)
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self.inner.start(request, prefill)

@@ -29,13 +29,15 @@ class Composite(Drafter):
         self.scope = scope
         self.inner.remember(scope)
 
-    def session(self: Self) -> Self:
+    def session(self: Self, slot: int = 0) -> Self:
         session = copy.copy(self)
-        session.inner = self.inner.session()
+        session.inner = self.inner.session(slot)
+        if self.scope == "request":
+            session.forget()
         return session
 
-    def reserve(self, positions: int) -> None:
-        self.inner.reserve(positions)
+    def reserve(self, positions: int, sessions: int = 1) -> None:
+        self.inner.reserve(positions, sessions)
 
     def know_costs(self, costs: Mapping[int, float]) -> None:
         self.inner.know_costs(costs)

@@ -258,17 +258,22 @@ class Drafter:
         """Set how long what is learnt is kept."""
         self.scope = scope
 
-    def session(self) -> Drafter:
-        """The drafter of one more generation, beside others under way.
+    def session(self, slot: int = 0) -> Drafter:
+        """The drafter of one more generation, beside others under way; `slot` is its cache's.
 
-        What is learnt is shared while it grows; what belongs to one generation is the session's
-        own. A shallow copy does that where `start` assigns what belongs to the generation, and
-        all else is changed in place.
+        What is learnt is shared while it grows, unless the scope is a request; what belongs to one
+        generation is the session's own. A shallow copy does that where `start` and `forget` assign
+        what they begin anew, and all else is changed in place.
         """
-        return copy.copy(self)
+        session = copy.copy(self)
+        if self.scope == "request":
+            session.forget()
+        return session
 
-    def reserve(self, positions: int) -> None:
-        """Texts of up to `positions` tokens will come: allocate now what is allocated once."""
+    def reserve(self, positions: int, sessions: int = 1) -> None:
+        """Texts of up to `positions` tokens will come, so many at once: allocate now what is
+        allocated once.
+        """
 
     def know_costs(self, costs: Mapping[int, float]) -> None:
         """What verifying so many nodes costs here, in vanilla steps, where it was measured."""

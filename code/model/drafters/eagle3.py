@@ -7,6 +7,7 @@ temperature.
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ class Eagle3(Drafter):
         self.shape = TreeShape(k=k, depth=config.eagle_depth, nodes=config.eagle_nodes - 1)
         self.needs = Needs(max_nodes=config.eagle_nodes, feature_layers=head.config.feature_layers)
         self.state: DraftState | None = None
+        self._slot = 0
+        self._state_of_slot: dict[int, DraftState] = {}
+        """Of sessions beside the first, kept for those to come."""
         self._recorded = recorded
         self._graph: DraftGraph | None = None
         self._features: list[torch.Tensor] = []
@@ -75,8 +79,18 @@ class Eagle3(Drafter):
         self._features = [prefill.features]
         self._tokens = [*request.prompt_ids[1:], prefill.first_token]
 
-    def reserve(self, positions: int) -> None:
+    def session(self, slot: int = 0) -> Eagle3:
+        """The first drafts with the graphs there are, the others level by level."""
+        session = copy.copy(self)
+        if slot:
+            session._slot, session._recorded, session._graph = slot, False, None
+            session.state = self._state_of_slot.get(slot)
+        return session
+
+    def reserve(self, positions: int, sessions: int = 1) -> None:
         self._reserved(positions)
+        for slot in range(1, sessions):
+            self.session(slot)._reserved(positions)
 
     def propose(self, context: Context) -> Draft:
         nodes = min(self.config.eagle_nodes, context.max_nodes) - 1
@@ -118,6 +132,8 @@ class Eagle3(Drafter):
             positions = (positions + GROWTH - 1) // GROWTH * GROWTH
         self.state, self._graph = None, None  # free before allocating anew
         self.state = DraftState(self.head, self.embedding, positions)
+        if self._slot:
+            self._state_of_slot[self._slot] = self.state
         if self._recorded:
             self._graph = self._recorded_draft(self.state)
             self._recorded = self._graph is not None

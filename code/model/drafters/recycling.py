@@ -61,14 +61,15 @@ class Recycling(Drafter):
         topk = config.recycling_topk
         self.tree = static_tree(topk)
         self.needs = Needs(max_nodes=len(self.tree), target_topk=topk, learns_from_rejected=True)
-        self.matrix = np.full((vocab_size, topk), -1, dtype=np.int32)
+        self._size = (vocab_size, topk)
         self._parents = np.array(self.tree.parents)
         self._ranks = np.array(self.tree.ranks)
         self._chances = np.array(self.tree.chances)
         self._levels: dict[int, list[np.ndarray]] = {}
+        self.forget()
 
     def forget(self) -> None:
-        self.matrix.fill(-1)
+        self.matrix = np.full(self._size, -1, dtype=np.int32)
 
     def propose(self, context: Context) -> Draft:
         nodes = min(context.max_nodes, len(self._parents))

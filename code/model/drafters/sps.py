@@ -10,6 +10,7 @@ Shapes: V the target's vocabulary.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,8 +69,8 @@ class DraftModel:
     Rows beyond the common prefix with the text are recomputed.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, slot: int = 0) -> None:
+        self.model, self._slot = model, slot
         self._cached: list[int] = []
         self._agreeing = 0
         """So many cached rows are known to be the text's."""
@@ -93,7 +94,7 @@ class DraftModel:
 
     def feed(self, tokens: list[int], draw: Draw | None = None) -> Output:
         """More tokens: the output after the last one, logits [1, V]; its token drawn by `draw`."""
-        segment = Segment.causal(0, len(self._cached), tokens)
+        segment = Segment.causal(self._slot, len(self._cached), tokens)
         self._cached.extend(tokens)
         wanted = Wanted(last_only=True)
         if len(tokens) <= RECORDED_ROWS:
@@ -126,9 +127,14 @@ class Sps(Drafter):
     def forget(self) -> None:
         self._length = self.config.sps_tokens
 
-    def reserve(self, positions: int) -> None:
+    def session(self, slot: int = 0) -> Sps:
+        session = copy.copy(self)
+        session.draft_model = DraftModel(self.draft_model.model, slot)
+        return session
+
+    def reserve(self, positions: int, sessions: int = 1) -> None:
         model = self.draft_model.model
-        if model.reserve(positions + self.needs.max_nodes + 1):
+        if model.reserve(positions + self.needs.max_nodes + 1, sessions):
             for draws in (False, True):
                 model.prepare(RECORDED_ROWS, Wanted(), draws)
 

@@ -1,5 +1,8 @@
 """The generation loop: prefill, then propose, verify, accept until a stop id or the budget ends it.
 
+One text, or several together: one forward a step verifies the drafts of all that are under way. A
+text is the same alone and together, for its noise belongs to its positions.
+
 Timed from outside the phases: prefill, draft (propose and observe), verify (forward up to reading
 the tokens), accept (walk and cache), other (the rest).
 """
@@ -8,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
 import torch
 
-from model.contract import NO_CAP, Context, Drafter, Prefill, Request, StepOut
+from model.contract import NO_CAP, Context, Drafter, Needs, Prefill, Request, StepOut
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.engine.sampling import target_tokens
@@ -50,20 +54,53 @@ def check(model: Model, request: Request) -> None:
         )
 
 
-def prefill(model: Model, sequence: Sequence, drafter: Drafter) -> Prefill:
-    """Run the prompt through the target in chunks and emit the first token."""
-    ids = sequence.request.prompt_ids
-    wanted = Wanted(last_only=True, feature_layers=drafter.needs.feature_layers)
+@dataclass
+class Making:
+    """One generation of a group: its drafter, its sequence, who records it, when it ended."""
+
+    drafter: Drafter
+    sequence: Sequence
+    record: Recording | None = None
+    latency: float = 0.0
+
+
+def prefill(model: Model, makings: list[Making]) -> list[Prefill]:
+    """Run every prompt through the target and emit the first tokens.
+
+    Equal prompts are computed once, and their cache rows copied.
+    """
+    feature_layers = makings[0].drafter.needs.feature_layers
+    computed: dict[tuple[int, ...], tuple[int, torch.Tensor, torch.Tensor | None]] = {}
+    prefills = []
+    for making in makings:
+        sequence = making.sequence
+        ids = sequence.request.prompt_ids
+        prompt = tuple(ids)
+        if prompt in computed:
+            model.cache.fork(computed[prompt][0], sequence.slot, len(ids))
+        else:
+            logits, features = _computed(model, sequence.slot, ids, feature_layers)
+            computed[prompt] = (sequence.slot, logits, features)
+        _, logits, features = computed[prompt]
+        sequence.cached = len(ids)
+        (token,) = target_tokens(logits, [0], 0, sequence.request, sequence.noise).tolist()
+        prefills.append(Prefill(sequence.emission.emit(token), features))
+    return prefills
+
+
+def _computed(
+    model: Model, slot: int, ids: list[int], feature_layers: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A prompt's forward in chunks: (last logits [1, V], features [P, A*H] where asked for)."""
+    wanted = Wanted(last_only=True, feature_layers=feature_layers)
     features: list[torch.Tensor] = []
     for start in range(0, len(ids), PREFILL_CHUNK):
-        segment = Segment.causal(sequence.slot, start, ids[start : start + PREFILL_CHUNK])
+        segment = Segment.causal(slot, start, ids[start : start + PREFILL_CHUNK])
         output = model.forward([segment], wanted)
         if output.features is not None:
             features.append(output.features)
-    sequence.cached = len(ids)
-    (token,) = target_tokens(output.logits, [0], 0, sequence.request, sequence.noise).tolist()
-    first = sequence.emission.emit(token)
-    return Prefill(first, torch.cat(features) if features else None)
+    # the output is valid until the next forward only
+    return output.logits.clone(), torch.cat(features) if features else None
 
 
 def context(sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
@@ -95,35 +132,120 @@ def generate(
     fit, ValueError for a draft that breaks the
     contract.
     """
-    check(model, request)
-    cap = min(max_nodes, drafter.needs.max_nodes)
-    topk = max(drafter.needs.target_topk, record.target_topk if record else 0)
-    needs = dataclasses.replace(drafter.needs, max_nodes=cap, target_topk=topk)
-    model.reserve(len(request.prompt_ids) + request.max_new_tokens + cap)
-    sequence, times = Sequence(request), Times()
+    makings = [Making(drafter, Sequence(request), record)]
+    return _generate(model, makings, max_nodes, NO_CAP, on_step)[0]
+
+
+def generate_together(
+    model: Model,
+    drafter: Drafter,
+    requests: list[Request],
+    max_nodes: int = NO_CAP,
+    max_rows: int = NO_CAP,
+    on_step: Callable[[Sequence], None] | None = None,
+    records: list[Recording | None] | None = None,
+) -> list[Generation]:
+    """Generate several texts, one forward a step for all of them; the tokens are those of
+    `generate`.
+
+    Every text has a session of the drafter. `max_rows` caps the nodes of a step, which the texts
+    under way share equally. `records`, where given, has an entry a request. Raises as `generate`.
+    """
+    makings = []
+    for slot, request in enumerate(requests):
+        record = records[slot] if records else None
+        makings.append(Making(drafter.session(slot), Sequence(request, slot), record))
+    return _generate(model, makings, max_nodes, max_rows, on_step)
+
+
+def _generate(
+    model: Model,
+    makings: list[Making],
+    max_nodes: int,
+    max_rows: int,
+    on_step: Callable[[Sequence], None] | None,
+) -> list[Generation]:
+    for making in makings:
+        check(model, making.sequence.request)
+    needs = _needs(makings, max_nodes)
+    _reserve(model, makings, needs.max_nodes)
+    times = Times()
     begun = perf_counter()
-    first = prefill(model, sequence, drafter)
+    prefills = prefill(model, makings)
     prefilled = perf_counter()
-    drafter.start(request, first)
+    for making, first in zip(makings, prefills, strict=True):
+        making.drafter.start(making.sequence.request, first)
     times.prefill = prefilled - begun
     times.draft = perf_counter() - prefilled
-    while not sequence.finished:
-        t0 = perf_counter()
-        room = min(model.room, model.max_positions) - sequence.cached
-        draft = drafter.propose(context(sequence, drafter, min(cap, room)))
-        t1 = perf_counter()
-        verified = verify(model, [(sequence, draft)], needs, drafter.during_verify)
-        t2 = perf_counter()
-        out = verified.outs[0]
-        drafter.observe(out)
-        t3 = perf_counter()
-        times.draft += (t1 - t0) + (t3 - t2)
-        times.verify += verified.read_at - t1
-        times.accept += t2 - verified.read_at
-        if record:
-            record.add(out)
+    under_way = _left(makings, begun)
+    while under_way:
+        cap = min(needs.max_nodes, max(1, max_rows // len(under_way)))
+        _step(model, under_way, needs, cap, times)
         if on_step:
-            on_step(sequence)
-    drafter.finish(request, sequence.ids)
+            for making in under_way:
+                on_step(making.sequence)
+        under_way = _left(under_way, begun)
     times.wall = perf_counter() - begun
-    return Generation.of(sequence, times)
+    count = len(makings)
+    share = times.share(count)
+    return [Generation.of(m.sequence, share, m.latency, count) for m in makings]
+
+
+def _needs(makings: list[Making], max_nodes: int) -> Needs:
+    """Of every step: the drafters' needs, capped, and what the recordings want."""
+    needs = makings[0].drafter.needs
+    widths = [making.record.target_topk for making in makings if making.record]
+    topk = max([needs.target_topk, *widths])
+    return dataclasses.replace(needs, max_nodes=min(max_nodes, needs.max_nodes), target_topk=topk)
+
+
+def _reserve(model: Model, makings: list[Making], nodes: int) -> None:
+    """Room for every text in target and drafter, before any of them begins."""
+    lengths = []
+    for making in makings:
+        request = making.sequence.request
+        lengths.append(len(request.prompt_ids) + request.max_new_tokens)
+    model.reserve(max(lengths) + nodes, len(makings))
+    if len(makings) > 1:
+        makings[0].drafter.reserve(max(lengths), len(makings))
+
+
+def _step(
+    model: Model, under_way: list[Making], needs: Needs, max_nodes: int, times: Times
+) -> None:
+    """One step of every generation under way: propose, one forward, walk, learn."""
+
+    def meanwhile() -> None:
+        for making in under_way:
+            making.drafter.during_verify()
+
+    begun = perf_counter()
+    longest = min(model.room, model.max_positions)
+    drafts = []
+    for making in under_way:
+        sequence = making.sequence
+        cap = min(max_nodes, longest - sequence.cached)
+        drafts.append((sequence, making.drafter.propose(context(sequence, making.drafter, cap))))
+    proposed = perf_counter()
+    verified = verify(model, drafts, needs, meanwhile)
+    accepted = perf_counter()
+    for making, out in zip(under_way, verified.outs, strict=True):
+        making.drafter.observe(out)
+    times.draft += (proposed - begun) + (perf_counter() - accepted)
+    times.verify += verified.read_at - proposed
+    times.accept += accepted - verified.read_at
+    for making, out in zip(under_way, verified.outs, strict=True):
+        if making.record:
+            making.record.add(out)
+
+
+def _left(makings: list[Making], begun: float) -> list[Making]:
+    """Those that are not at their end; the others are finished."""
+    left = []
+    for making in makings:
+        if not making.sequence.finished:
+            left.append(making)
+            continue
+        making.drafter.finish(making.sequence.request, making.sequence.ids)
+        making.latency = perf_counter() - begun
+    return left

@@ -107,7 +107,7 @@ class Replay:
         self.drafter.finish(sequence.request, sequence.ids)
         if sequence.ids != self._script.ids:
             raise ValueError("the replayed text is not the recorded one")
-        return Generation.of(sequence, Times(draft=self.seconds))
+        return Generation.of(sequence, Times(draft=self.seconds), latency=self.seconds)
 
 
 def replay(drafter: Drafter, script: Script, max_nodes: int = NO_CAP) -> Generation:

@@ -91,6 +91,16 @@ class Times:
     """The walk and the kept cache rows."""
     wall: float = 0.0
 
+    def share(self, generations: int) -> Times:
+        """One generation's share of the times of a group of so many."""
+        return Times(
+            prefill=self.prefill / generations,
+            draft=self.draft / generations,
+            verify=self.verify / generations,
+            accept=self.accept / generations,
+            wall=self.wall / generations,
+        )
+
     @property
     def other(self) -> float:
         return max(0.0, self.wall - self.prefill - self.draft - self.verify - self.accept)
@@ -107,9 +117,15 @@ class Generation:
     draft_lengths: list[int]
     sources: list[str]
     times: Times
+    """Its own, or of a generation made with others an equal share of the group's: the sum over a
+    group is the group's time, once."""
+    latency: float
+    """Seconds from the group's beginning to this generation's end."""
+    batch: int = 1
+    """How many generations were made together, this one among them."""
 
     @classmethod
-    def of(cls, sequence: Sequence, times: Times) -> Generation:
+    def of(cls, sequence: Sequence, times: Times, latency: float, batch: int = 1) -> Generation:
         return cls(
             output_ids=list(sequence.ids),
             finish_reason=sequence.emission.reason,
@@ -118,4 +134,6 @@ class Generation:
             draft_lengths=sequence.draft_lengths,
             sources=sequence.sources,
             times=times,
+            latency=latency,
+            batch=batch,
         )

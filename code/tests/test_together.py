@@ -1,0 +1,193 @@
+"""Texts made together are the texts made alone: every drafter, any mix of requests, any number."""
+
+import dataclasses
+from random import Random
+
+import pytest
+import torch
+
+from model.contract import Drafter, Forcing, Request
+from model.engine.decode import generate, generate_together
+from model.engine.model import Model
+from model.errors import UserError
+from tests.conftest import METHODS, PROMPT, VOCAB
+
+STOP = frozenset({9})
+
+
+def mixed(count: int, temperature: float, seed: int) -> list[Request]:
+    """Requests of different prompts, budgets and ends, forced ends of thinking among them."""
+    random = Random(seed)
+    requests = []
+    for sample in range(count):
+        prompt = PROMPT if sample % 2 else [random.randrange(VOCAB) for _ in range(10 + sample)]
+        forcing = Forcing(after=8, ids=(11, 12), end_id=12) if sample % 3 == 0 else None
+        requests.append(
+            Request(
+                prompt_ids=list(prompt),
+                max_new_tokens=random.randrange(1, 36),
+                temperature=temperature,
+                question_id="q",
+                sample=sample,
+                stop_ids=STOP,
+                forcing=forcing,
+            )
+        )
+    return requests
+
+
+def of_vanilla(target: Model, load, requests: list[Request]) -> list[list[int]]:
+    return [generate(target, load("vanilla"), request).output_ids for request in requests]
+
+
+@pytest.mark.parametrize("temperature", (0.0, 0.6, 1.0))
+@pytest.mark.parametrize("method", METHODS)
+def test_together_the_texts_are_vanillas_alone(method, temperature, target, load):
+    count = {0.0: 3, 0.6: 5, 1.0: 16}[temperature]
+    requests = mixed(count, temperature, seed=count)
+    drafter = load(method)
+    drafter.enter("run", "r")
+    for question in ("first", "second"):  # the second finds states and caches of the first
+        drafter.enter("question", question)
+        made = generate_together(target, drafter, requests)
+        assert [m.output_ids for m in made] == of_vanilla(target, load, requests)
+        assert all(m.batch == count for m in made)
+
+
+@pytest.mark.parametrize("method", ("sam", "recycling", "stand", "blend_eagle3", "lookahead"))
+@pytest.mark.parametrize("scope", ("request", "run"))
+def test_in_every_scope(method, scope, target, load):
+    drafter = load(method)
+    drafter.remember(scope)
+    requests = mixed(4, 0.6, seed=1)
+    assert [m.output_ids for m in generate_together(target, drafter, requests)] == of_vanilla(
+        target, load, requests
+    )
+
+
+def test_memory_of_a_request_is_not_shared(target, load):
+    """Alone and together the drafts are the same where nothing is shared."""
+    requests = [dataclasses.replace(r, max_new_tokens=30) for r in mixed(4, 0.6, seed=2)]
+    for method in ("sam", "recycling", "pia", "stand", "suffix"):
+        alone = []
+        for request in requests:
+            drafter = load(method)
+            drafter.remember("request")
+            drafter.enter("request", "r")
+            alone.append(generate(target, drafter, request).accept_lengths)
+        drafter = load(method)
+        drafter.remember("request")
+        drafter.enter("request", "r")
+        together = generate_together(target, drafter, requests)
+        assert [m.accept_lengths for m in together] == alone, method
+
+
+@pytest.mark.parametrize("method", ("sam", "pia", "blend", "suffix[pld]"))
+def test_memory_of_a_question_is_shared_while_it_grows(method, target, load):
+    """Of two texts one is ten tokens ahead of the other: that other is drafted from it."""
+    behind = Request(PROMPT, 40)
+    ids = generate(target, load("vanilla"), behind).output_ids
+    ahead = Request(PROMPT + ids[:10], 30, sample=1)
+    steps = {}
+    for scope in ("request", "question"):
+        drafter = load(method)
+        drafter.remember(scope)
+        drafter.enter("question", "q")
+        made = generate_together(target, drafter, [behind, ahead])
+        assert made[0].output_ids == ids and made[1].output_ids == ids[10:]
+        steps[scope] = len(made[0].accept_lengths)
+    assert steps["question"] < steps["request"]
+
+
+def test_equal_prompts_are_computed_once(target, load, monkeypatch):
+    rows = []
+    real = target.forward
+
+    def counted(segments, *rest):
+        rows.append(sum(len(segment) for segment in segments))
+        return real(segments, *rest)
+
+    monkeypatch.setattr(target, "forward", counted)
+    requests = [Request(PROMPT, 1, temperature=0.6, sample=sample) for sample in range(5)]
+    generate_together(target, load("vanilla"), requests)
+    assert rows == [len(PROMPT)]
+
+
+def test_a_finished_text_gives_no_rows(target, load, monkeypatch):
+    rows = []
+    real = target.forward
+
+    def counted(segments, *rest):
+        rows.append(len(segments))
+        return real(segments, *rest)
+
+    monkeypatch.setattr(target, "forward", counted)
+    requests = [Request(PROMPT, n, sample=n) for n in (2, 4, 6)]
+    made = generate_together(target, load("vanilla"), requests)
+    assert rows == [1, 3, 2, 2, 1, 1]
+    assert [len(m.output_ids) for m in made] == [2, 4, 6]
+    assert made[0].latency < made[1].latency < made[2].latency
+
+
+def test_the_rows_of_a_step_are_shared_out(target, load, monkeypatch):
+    rows = []
+    real = target.forward
+
+    def counted(segments, *rest):
+        rows.append(sum(len(segment) for segment in segments))
+        return real(segments, *rest)
+
+    requests = [dataclasses.replace(r, max_new_tokens=25) for r in mixed(4, 0.6, seed=3)]
+    expected = of_vanilla(target, load, requests)
+    monkeypatch.setattr(target, "forward", counted)
+    made = generate_together(target, load("recycling"), requests, max_rows=12)
+    prompts = len({tuple(r.prompt_ids) for r in requests})
+    assert max(rows[prompts:]) <= 12 and [m.output_ids for m in made] == expected
+
+
+def test_the_shares_of_a_group_add_up(target, load):
+    made = generate_together(target, load("pld"), mixed(4, 0.6, seed=4))
+    assert len({m.times.wall for m in made}) == 1
+    assert max(m.latency for m in made) <= 4 * made[0].times.wall
+    (alone,) = generate_together(target, load("pld"), mixed(1, 0.6, seed=4))
+    assert alone.batch == 1 and alone.latency <= alone.times.wall
+
+
+def test_a_request_that_does_not_fit_is_refused_before_anything_runs(target, load):
+    requests = [Request(PROMPT, 5), Request(PROMPT, target.max_positions)]
+    with pytest.raises(UserError, match="exceed the model's context"):
+        generate_together(target, load("vanilla"), requests)
+
+
+class Seen(Drafter):
+    """Notes what its sessions are told."""
+
+    def __init__(self):
+        self.told = []
+
+    def start(self, request, prefill):
+        self.request = request
+
+    def observe(self, out):
+        self.told.append((self.request.sample, out.emitted))
+
+    def finish(self, request, output_ids):
+        self.told.append((request.sample, "end"))
+
+
+def test_every_session_is_told_of_its_own_text(target):
+    drafter = Seen()
+    made = generate_together(target, drafter, [Request(PROMPT, n + 2, sample=n) for n in range(3)])
+    for sample, generation in enumerate(made):
+        own = [what for which, what in drafter.told if which == sample]
+        assert own[-1] == "end"
+        assert generation.output_ids[1:] == [token for emitted in own[:-1] for token in emitted]
+
+
+def test_features_are_each_texts_own(target, load):
+    """EAGLE-3 drafts the same alone and together: it is fed the features of its own rows."""
+    requests = [dataclasses.replace(r, max_new_tokens=20) for r in mixed(3, 0.6, seed=5)]
+    alone = [generate(target, load("eagle3"), r).accept_lengths for r in requests]
+    with torch.inference_mode():
+        together = generate_together(target, load("eagle3"), requests)
+    assert [m.accept_lengths for m in together] == alone
