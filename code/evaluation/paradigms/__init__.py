@@ -3,7 +3,7 @@
 A paradigm file defines `Config` (a frozen dataclass: its flags), `generations(config)`, the
 (sample, round) pairs it makes for a question, and `run(question, generate, config)`. It sees a
 question's text and a callable, never engine or drafter: `generate(messages, sample=, round=)`
-returns an `Answer`.
+returns an `Answer`, `generate.many(asks)` those of independent generations.
 """
 
 from __future__ import annotations
@@ -39,10 +39,25 @@ class GenerationKey:
     round: int = 0
 
 
+@dataclass(frozen=True)
+class Ask:
+    """One generation that a paradigm asks for."""
+
+    messages: list[Message]
+    sample: int = 0
+    round: int = 0
+
+
 class Generate(Protocol):
     """What a paradigm is given to call."""
 
-    def __call__(self, messages: list[Message], sample: int = 0, round: int = 0) -> Answer: ...
+    def __call__(self, messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
+        """One generation."""
+        ...
+
+    def many(self, asks: list[Ask]) -> list[Answer]:
+        """Generations that do not depend on each other: they may be decoded together."""
+        ...
 
 
 def user(content: str) -> Message:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evaluation.paradigms import Generate, user
+from evaluation.paradigms import Ask, Generate, user
 from model.contract import option
 
 
@@ -27,6 +27,8 @@ def generations(config: Config) -> list[tuple[int, int]]:
 
 
 def run(question: str, generate: Generate, config: Config) -> None:
+    asks = []
     for sample in range(config.samples):
         times = sample + 1 if config.bon_prompt == "accumulate" else 1
-        generate([user(question)] * times, sample=sample)
+        asks.append(Ask([user(question)] * times, sample))
+    generate.many(asks)

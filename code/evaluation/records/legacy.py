@@ -43,6 +43,7 @@ def upgraded_settings(settings: Mapping[str, Any], device: str | None) -> dict[s
     upgraded.setdefault("allow_special", False)  # there were no such flags
     upgraded.setdefault("answer_instruction", None)
     upgraded.setdefault("record_topk", 0)
+    upgraded.setdefault("parallel", 1)
     options = upgraded.get("options")
     if isinstance(options, dict):
         upgraded["options"] = {OPTIONS.get(name, name): value for name, value in options.items()}

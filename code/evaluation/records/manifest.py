@@ -161,6 +161,7 @@ def settings_of(
         "max_nodes": method["max_nodes"],
         "warmup": spec["warmup"],
         "record_topk": spec.get("record_topk", 0),
+        "parallel": spec.get("parallel", 1),
         "sampling_top_k": generation["sampling_top_k"],
         "sampling_top_p": generation["sampling_top_p"],
         "engine": model["engine"],

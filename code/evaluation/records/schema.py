@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import UserError
 
-SCHEMA = 4
+SCHEMA = 5
 ADDED: dict[int, tuple[str, ...]] = {
     2: ("reference_answer", "final_answer"),
     3: (
@@ -29,6 +29,7 @@ ADDED: dict[int, tuple[str, ...]] = {
         "gpu_throttle",
     ),
     4: ("origin", "prompt_ids", "target_topk"),
+    5: ("batch", "latency"),
 }
 """Fields by the schema that brought them; append only, so that old files stay readable."""
 ORIGINS = ("run", "replay")
@@ -107,6 +108,11 @@ class Record:
     """Empty where they are not known: in a failed generation, and before schema 4."""
     target_topk: str | None = None
     """The target's likeliest tokens and their log-probabilities (`topk.py`), where asked for."""
+    batch: int = 1
+    """Generations decoded together, this one among them. The times of such a group are shared out
+    equally, so that their sum is the group's time, once."""
+    latency: float | None = None
+    """Seconds from the group's beginning to this generation's end."""
     schema: int = SCHEMA
 
     @property

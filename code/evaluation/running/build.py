@@ -97,7 +97,7 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
     runners[0].check(questions)
     longest = runners[0].longest_prompt(questions)
     # one cache for all, made once: a larger one would mean new graphs
-    loaded.model.reserve(max(runner.rows(longest) for runner in runners))
+    loaded.model.reserve(max(runner.rows(longest) for runner in runners), runners[0].slots)
     tuned = tune(loaded.model, specs)
     say_engine(loaded.model, specs[0].model.engine)
     runners = [_tuned(runner, tuned) for runner in runners]

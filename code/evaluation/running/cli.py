@@ -12,6 +12,7 @@ from evaluation import paradigms
 from evaluation.command import Parser, real
 from evaluation.running.options import add_options, config_from, method_configs
 from evaluation.running.spec import (
+    ALL,
     GenerationSpec,
     MethodSpec,
     ModelSpec,
@@ -214,6 +215,13 @@ def _add_paradigm_flags(group: Any) -> None:
     group.add_argument("--think-twice", action="store_true", help="same as --paradigm multi_round")
     group.add_argument("--BON", action="store_true", help="same as --paradigm best_of_n")
     group.add_argument("--num-choices", type=int, default=1, help="repeats of the whole paradigm")
+    group.add_argument(
+        "--parallel",
+        type=parallel,
+        default=1,
+        metavar="P",
+        help="decode P samples of a question in one forward, or 'all'; the texts stay the same",
+    )
     add_options(group, [paradigms.load(name).Config for name in paradigms.names()])
 
 
@@ -235,6 +243,16 @@ def _add_drafting_flags(group: Any) -> None:
 def nodes(text: str) -> int:
     """The value of --max-nodes."""
     return NO_CAP if text == "none" else int(text)
+
+
+def parallel(text: str) -> int:
+    """The value of --parallel."""
+    if text == "all":
+        return ALL
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'all' or at least 1, not {number}")
+    return number
 
 
 def _add_output_flags(group: Any) -> None:
@@ -358,6 +376,7 @@ def spec_of(
         answer_file=answer_file,
         warmup=args.warmup,
         record_topk=args.record_topk,
+        parallel=args.parallel,
     )
 
 

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,6 +65,20 @@ def busy_seconds() -> float | None:
         return busy / os.sysconf("SC_CLK_TCK")
     except (OSError, LookupError, ValueError):
         return None
+
+
+def share_of(usage: Usage, generations: int) -> Usage:
+    """One generation's share of what a group of so many used together."""
+
+    def shared(amount: float | None) -> float | None:
+        return None if amount is None else amount / generations
+
+    return replace(
+        usage,
+        energy=shared(usage.energy),
+        cpu_time=usage.cpu_time / generations,
+        waited_time=shared(usage.waited_time),
+    )
 
 
 class Meter:

@@ -57,6 +57,8 @@ def finished_record(
         error="",
         final_answer=answer.final,
         target_topk=target_topk,
+        batch=generation.batch,
+        latency=generation.latency,
     )
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Protocol
 
 import torch
 
-from evaluation.paradigms import Answer, GenerationKey, Message, user
+from evaluation.paradigms import Answer, Ask, GenerationKey, Message, user
 from evaluation.records.schema import Record
 from evaluation.running.control import POSITIONS, Control
-from evaluation.running.meter import Meter
+from evaluation.running.meter import Meter, Usage, share_of
 from evaluation.running.prompting import answer_of, prompt_ids, special_texts
 from evaluation.running.recording import failed_record, finished_record
 from evaluation.running.spec import RunSpec
@@ -23,12 +22,13 @@ from evaluation.running.tuning import ROWS, Tuned
 from evaluation.tasks import Question
 from model.checkpoint import Loaded
 from model.contract import NO_CAP, Drafter, Request
-from model.engine.decode import check, generate
+from model.engine.decode import check, generate, generate_together
 from model.engine.forward import Wanted
-from model.engine.sequence import Sequence
+from model.engine.sequence import Generation, Sequence
 from model.errors import UserError, printable
 
 WARMUP_TOKENS = 64
+NOTHING = Answer("", None)
 
 
 class Listener(Protocol):
@@ -41,6 +41,14 @@ class Listener(Protocol):
     def step(self, sequence: Sequence) -> None:
         """A step of it is done."""
         ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """A generation's record and what the paradigm gets of it: nothing where it failed."""
+
+    record: Record
+    answer: Answer = NOTHING
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,14 @@ class Runner:
     def generations(self) -> int:
         """Records a question yields."""
         return len(generation_keys(self.spec, self.paradigm))
+
+    @property
+    def slots(self) -> int:
+        """Most generations that are decoded together."""
+        keys = generation_keys(self.spec, self.paradigm)
+        samples = Counter((key.choice, key.round) for key in keys)
+        most = max(samples.values())
+        return min(self.spec.parallel or most, most)
 
     def request(self, question: Question, messages: list[Message], key: GenerationKey) -> Request:
         """The request of one generation."""
@@ -131,8 +147,8 @@ class Runner:
     def prepare(self, longest_prompt: int) -> None:
         """Allocate for the longest text and record the engine's graphs: nothing is timed yet."""
         model, generation, needs = self.loaded.model, self.spec.generation, self.drafter.needs
-        model.reserve(self.rows(longest_prompt))
-        self.drafter.reserve(self.positions(longest_prompt))
+        model.reserve(self.rows(longest_prompt), self.slots)
+        self.drafter.reserve(self.positions(longest_prompt), self.slots)
         if self.tuned.costs:
             self.drafter.know_costs(self.tuned.costs)
         topk = max(needs.target_topk, self.spec.record_topk)
@@ -162,64 +178,138 @@ class Runner:
         """All generations of one question."""
         self.drafter.enter("question", question.id)
         records: list[Record] = []
-
-        def ask(choice: int, messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
-            listener.generation(f"{printable(question.id)} s{sample} r{round}")
-            key = GenerationKey(choice, sample, round)
-            record, answer = self._generate(question, messages, key, listener.step)
-            records.append(record)
-            return answer
-
         for choice in range(self.spec.paradigm.num_choices):
-            generate_choice = functools.partial(ask, choice)
-            self.paradigm.run(self.asked(question), generate_choice, self.spec.paradigm.config)
+            asker = Asker(self, question, choice, listener, records)
+            self.paradigm.run(self.asked(question), asker, self.spec.paradigm.config)
         return records
 
-    def _generate(
-        self,
-        question: Question,
-        messages: list[Message],
-        key: GenerationKey,
-        on_step: Callable[[Sequence], None],
-    ) -> tuple[Record, Answer]:
-        model, spec = self.loaded.model, self.spec
-        request = self.request(question, messages, key)
-        self.drafter.enter("request", f"{question.id}/{key.choice}/{key.sample}/{key.round}")
-        nothing = Answer("", None)
-        try:
-            check(model, request)  # a later round's prompt quotes an answer and may grow too long
-        except UserError as error:
-            return failed_record(spec, question, key, f"context: {error}", request), nothing
+    def generate(
+        self, question: Question, choice: int, asks: list[Ask], listener: Listener
+    ) -> list[Made]:
+        """Generations in one forward a step; those too long for the context fail alone."""
+        requests: list[Request] = []
+        made: dict[int, Made] = {}
+        for number, ask in enumerate(asks):
+            key = GenerationKey(choice, ask.sample, ask.round)
+            request = self.request(question, ask.messages, key)
+            try:
+                check(self.loaded.model, request)  # a later round's prompt quotes an answer
+                requests.append(request)
+            except UserError as error:
+                why = f"context: {error}"
+                made[number] = Made(failed_record(self.spec, question, key, why, request))
+        results = iter(self._together(question, requests, listener))
+        return [made[number] if number in made else next(results) for number in range(len(asks))]
+
+    def _together(
+        self, question: Question, requests: list[Request], listener: Listener
+    ) -> list[Made]:
+        """Records of requests that fit the context."""
+        if not requests:
+            return []
+        name = _name_of(question, requests)
+        listener.generation(name)
+        self.drafter.enter("request", name)
+        model, spec, count = self.loaded.model, self.spec, len(requests)
         control_before = self.control.step_time()
-        topk = TopkRecorder.of(spec.record_topk, self.drafter)
+        recorders = [TopkRecorder.of(spec.record_topk, self.drafter) for _ in requests]
         meter = Meter(model.device)
         try:
-            generation = generate(model, self.drafter, request, self.nodes, on_step, topk)
+            generations = self._generations(requests, recorders, listener)
         except UserError:
             raise
         except Exception as error:
             _raise_if_broken(model.device)
-            # recorded as failed, without numbers; the drafter may be half-way, so it starts afresh
+            # the drafter may be half-way, so it starts afresh
             self.drafter.enter("run", "after a failure")
             why = f"{type(error).__name__}: {error}"
-            return failed_record(spec, question, key, why, request), nothing
-        usage = meter.usage()
-        usage = replace(usage, peak_memory=usage.peak_memory - self.held_by_others)
-        self.control.earn(generation.times.wall)
-        control_time = (control_before + self.control.step_time()) / 2
+        else:
+            usage = meter.usage()
+            usage = replace(usage, peak_memory=usage.peak_memory - self.held_by_others)
+            self.control.earn(sum(generation.times.wall for generation in generations))
+            control_time = (control_before + self.control.step_time()) / 2
+            share = share_of(usage, count)
+            made = []
+            for request, generation, recorder in zip(requests, generations, recorders, strict=True):
+                made.append(
+                    self._made(question, request, generation, share, control_time, recorder)
+                )
+            return made
+        if count > 1:  # one may be at fault, or all together too large: each alone
+            alone = [self._together(question, [request], listener) for request in requests]
+            return [made for (made,) in alone]
+        (request,) = requests
+        key = GenerationKey(request.choice, request.sample, request.round)
+        return [Made(failed_record(spec, question, key, why, request))]
+
+    def _generations(
+        self,
+        requests: list[Request],
+        recorders: list[TopkRecorder | None],
+        listener: Listener,
+    ) -> list[Generation]:
+        """A single one by the drafter itself, several by sessions of it."""
+        model, drafter, nodes = self.loaded.model, self.drafter, self.nodes
+        if len(requests) == 1:
+            return [generate(model, drafter, requests[0], nodes, listener.step, recorders[0])]
+        return generate_together(
+            model, drafter, requests, nodes, on_step=listener.step, records=list(recorders)
+        )
+
+    def _made(
+        self,
+        question: Question,
+        request: Request,
+        generation: Generation,
+        usage: Usage,
+        control_time: float,
+        recorder: TopkRecorder | None,
+    ) -> Made:
         loaded = self.loaded
         answer = answer_of(loaded.tokenizer, loaded.family, generation.output_ids, request.stop_ids)
         record = finished_record(
-            spec,
+            self.spec,
             question,
             request,
             generation,
             answer,
             usage,
             control_time,
-            topk.packed() if topk else None,
+            recorder.packed() if recorder else None,
         )
-        return record, answer
+        return Made(record, answer)
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What a paradigm calls for its generations (`paradigms.Generate`); their records are kept."""
+
+    runner: Runner
+    question: Question
+    choice: int
+    listener: Listener
+    records: list[Record]
+
+    def __call__(self, messages: list[Message], sample: int = 0, round: int = 0) -> Answer:
+        (answer,) = self.many([Ask(messages, sample, round)])
+        return answer
+
+    def many(self, asks: list[Ask]) -> list[Answer]:
+        answers = []
+        size = self.runner.spec.parallel or max(1, len(asks))
+        for begin in range(0, len(asks), size):
+            group = asks[begin : begin + size]
+            made = self.runner.generate(self.question, self.choice, group, self.listener)
+            self.records.extend(each.record for each in made)
+            answers += [each.answer for each in made]
+        return answers
+
+
+def _name_of(question: Question, requests: list[Request]) -> str:
+    """For people: question, sample or samples, round."""
+    first, last = requests[0], requests[-1]
+    samples = f"s{first.sample}" if len(requests) == 1 else f"s{first.sample}-{last.sample}"
+    return f"{printable(question.id)} {samples} r{first.round}"
 
 
 class Prefixed:

@@ -19,7 +19,16 @@ from model import methods
 from model.errors import UserError
 
 PLACE = "{method}"
-SHARED = ("model", "questions", "paradigm", "generation", "workers", "warmup", "record_topk")
+SHARED = (
+    "model",
+    "questions",
+    "paradigm",
+    "generation",
+    "workers",
+    "warmup",
+    "record_topk",
+    "parallel",
+)
 """What methods in turn have in common, by the specification's fields."""
 
 

@@ -16,6 +16,8 @@ from model.contract import Scope
 from model.errors import UserError
 from model.paths import DATA
 
+ALL = 0
+"""Value of `RunSpec.parallel`: all samples of a question."""
 FOLDERS = {"multi_round": "model_answer", "best_of_n": "model_answer_BON"}
 """Where the published benchmark puts a paradigm's records."""
 
@@ -160,10 +162,13 @@ class RunSpec:
 
     record_topk: int = 0
     """How many of the target's likeliest tokens are recorded after every emitted one."""
+    parallel: int = 1
+    """Samples of a question decoded in one forward; ALL of them, or 1: one after another."""
 
     def __post_init__(self) -> None:
         _at_least("--warmup", self.warmup, 0)
         _at_least("--record-topk", self.record_topk, 0)
+        _at_least("--parallel", self.parallel, 0)
         if self.answer_file and not self.answer_file.endswith(".jsonl"):
             raise UserError(f"--answer-file must end in .jsonl, not '{self.answer_file}'")
 

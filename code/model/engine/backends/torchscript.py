@@ -3,8 +3,8 @@
 A small model spends half its step in Python and dispatch: recording makes 5.3 ms 2.9 ms for twelve
 layers of hidden size 192, 2.5 ms of which is reading the weights. The unpatched model is recorded
 with the same attention written as a script function. Lengths are inputs, so one graph serves every
-number of rows and every cached length. A graph is used only after it has reproduced the eager
-forward; a forward that cannot be recorded runs eagerly.
+number of rows and every cached length, another any number of segments. A graph is used only after
+it has reproduced the eager forward; a forward that cannot be recorded runs eagerly.
 
 Shapes: T rows of one sequence, G query heads a key/value head, H query heads, D head dimension,
 V vocabulary, A feature layers.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +68,52 @@ def attend_cached(
     return out.reshape(1, heads, rows, dim).transpose(1, 2)
 
 
+def attend_several(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cache: torch.Tensor,
+    layer: int,
+    places: torch.Tensor,
+    masks: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """The same for several segments side by side, query [1, H, R, D] -> [1, R, H, D].
+
+    `places` holds slot, start and rows of every segment; `masks`, one behind the other and flat,
+    those of segments of more than one row.
+    """
+    kv_heads = key.shape[1]
+    heads, dim = query.shape[1], query.shape[3]
+    groups = heads // kv_heads
+    outs: list[torch.Tensor] = []
+    row, mask_at = 0, 0
+    for i in range(places.shape[0]):
+        slot, begin, rows = int(places[i, 0]), int(places[i, 1]), int(places[i, 2])
+        end, last = begin + rows, row + rows
+        both = cache[layer, :, slot]
+        both[0, begin:end].copy_(key[0, :, row:last].transpose(0, 1))
+        both[1, begin:end].copy_(value[0, :, row:last].transpose(0, 1))
+        keys = both[0, :end].transpose(0, 1).unsqueeze(0)
+        values = both[1, :end].transpose(0, 1).unsqueeze(0)
+        mask: torch.Tensor | None = None
+        if rows > 1:
+            size = groups * rows * end
+            mask = masks[mask_at : mask_at + size].view(groups * rows, end)
+            mask_at += size
+        folded = query[0, :, row:last].reshape(1, kv_heads, groups * rows, dim)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            folded, keys, values, mask, 0.0, False, scale=scaling
+        )
+        outs.append(out.reshape(heads, rows, dim).transpose(0, 1))
+        row = last
+    return torch.cat(outs).unsqueeze(0)
+
+
 @functools.cache
-def scripted_attention() -> Any:
-    """`attend_cached` as a script function: recorded graphs call it with lengths that vary."""
-    return torch.jit.script(attend_cached)
+def scripted(attention: Callable[..., torch.Tensor]) -> Any:
+    """As a script function: recorded graphs call it with lengths that vary."""
+    return torch.jit.script(attention)
 
 
 @dataclass
@@ -91,15 +134,37 @@ class TracedStep:
         value: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        attention = scripted_attention()
+        attention = scripted(attend_cached)
         layer = module.layer_idx
         return attention(
             query, key, value, self.cache, layer, self.slot, self.start, self.mask, scaling
         )
 
 
+@dataclass
+class TracedSegments:
+    """The same for several segments."""
+
+    cache: torch.Tensor
+    places: torch.Tensor
+    masks: torch.Tensor
+    features: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        attention = scripted(attend_several)
+        layer = module.layer_idx
+        return attention(query, key, value, self.cache, layer, self.places, self.masks, scaling)
+
+
 class _Forward(torch.nn.Module):
-    """(ids, positions, cache, slot, start[, mask]) -> logits [T, V][, features [T, A*H]]."""
+    """(ids, positions, cache, slot, start[, mask]) -> logits [R, V][, features [R, A*H]]."""
 
     def __init__(
         self,
@@ -119,12 +184,40 @@ class _Forward(torch.nn.Module):
         start: torch.Tensor,
         mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        step = TracedStep(cache, slot, start, mask)
+        return self._results(ids, positions, TracedStep(cache, slot, start, mask))
+
+    def _results(
+        self, ids: torch.Tensor, positions: torch.Tensor, step: TracedStep | TracedSegments
+    ) -> tuple[torch.Tensor, ...]:
         result = self.network(input_ids=ids, position_ids=positions, use_cache=False, step=step)
         if not self.feature_layers:
             return (result.logits[0],)
         streams = [step.features[layer] for layer in self.feature_layers]
         return result.logits[0], torch.cat(streams, dim=-1)
+
+
+class _ForwardOfSeveral(_Forward):
+    """(ids, positions, cache, places, masks) -> the same."""
+
+    def forward(  # type: ignore[override]
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: torch.Tensor,
+        places: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        return self._results(ids, positions, TracedSegments(cache, places, masks))
+
+
+@dataclass(frozen=True)
+class GraphKey:
+    """What a graph is recorded for."""
+
+    is_single: bool
+    """One segment, which spares the loop over them."""
+    is_masked: bool
+    feature_layers: tuple[int, ...]
 
 
 class TorchScript(Backend):
@@ -141,8 +234,8 @@ class TorchScript(Backend):
         super().__init__(network, cache, shape)
         self._eager = Eager(network, cache, shape)
         self._packed = PackedLinears.of(network)
-        self._graphs: dict[tuple[bool, tuple[int, ...]], torch.nn.Module | None] = {}
-        """By (masked?, feature layers); None: it could not be recorded."""
+        self._graphs: dict[GraphKey, torch.nn.Module | None] = {}
+        """None: it could not be recorded."""
 
     def use(self, cache: KVCache) -> None:
         super().use(cache)
@@ -152,15 +245,15 @@ class TorchScript(Backend):
         del self.cache, self._eager
 
     def takes(self, segments: list[Segment], wanted: Wanted) -> bool:
-        return len(segments) == 1 and len(segments[0]) <= GROUPED_ROWS
+        return all(len(segment) <= GROUPED_ROWS for segment in segments)
 
     def run(self, segments: list[Segment], wanted: Wanted) -> Output:
-        (segment,) = segments
-        inputs = self._inputs(segment)
-        is_masked = len(inputs) > UNMASKED_INPUTS
-        key = (is_masked, wanted.feature_layers)
+        is_single = len(segments) == 1
+        inputs = self._inputs(segments[0]) if is_single else self._inputs_of_several(segments)
+        is_masked = not is_single or len(inputs) > UNMASKED_INPUTS
+        key = GraphKey(is_single, is_masked, wanted.feature_layers)
         if key not in self._graphs:
-            self._graphs[key] = self._record(inputs, wanted.feature_layers)
+            self._graphs[key] = self._record(inputs, key)
         graph = self._graphs[key]
         if graph is None:
             return self._eager.run(segments, wanted)
@@ -185,10 +278,30 @@ class TorchScript(Backend):
         )
         return fixed if mask is None else (*fixed, mask)
 
-    def _record(
-        self, inputs: tuple[torch.Tensor, ...], feature_layers: tuple[int, ...]
-    ) -> torch.nn.Module | None:
-        forward = _Forward(self.network, feature_layers, self._packed).eval()
+    def _inputs_of_several(self, segments: list[Segment]) -> tuple[torch.Tensor, ...]:
+        step = Step(self.cache, segments, self.network.dtype, self.network.device)
+        tokens: list[int] = []
+        positions: list[int] = []
+        places: list[tuple[int, int, int]] = []
+        masks = [torch.zeros(0, dtype=self.network.dtype)]
+        for index, segment in enumerate(segments):
+            tokens.extend(segment.tokens)
+            positions.extend(segment.positions)
+            places.append((segment.slot, segment.start, len(segment)))
+            mask = step.mask(index, self.shape.groups, None)
+            if mask is not None:
+                masks.append(mask.flatten())
+        return (
+            torch.tensor([tokens]),
+            torch.tensor([positions]),
+            self.cache.data,
+            torch.tensor(places),
+            torch.cat(masks),
+        )
+
+    def _record(self, inputs: tuple[torch.Tensor, ...], key: GraphKey) -> torch.nn.Module | None:
+        kind = _Forward if key.is_single else _ForwardOfSeveral
+        forward = kind(self.network, key.feature_layers, self._packed).eval()
         recording = self._packed.recording() if self._packed else contextlib.nullcontext()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its age, and of shapes read in Python

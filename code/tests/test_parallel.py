@@ -1,0 +1,105 @@
+"""`--parallel P`: samples of a question decoded together, as a user runs it."""
+
+import pytest
+
+from evaluation import inference, speed
+from evaluation.command import run_command
+from evaluation.records.reading import read_records
+from evaluation.running import runner
+from model.errors import UserError
+
+RUN = (
+    "--model-path mini --paradigm best_of_n --samples 5 --temperature 0.6 --question-end 2"
+    " --max-new-tokens 40 --warmup 0 --threads 1 --max-nodes 8"
+).split()
+
+
+def run(path, *flags, method="sam"):
+    inference.main_for(method, [*RUN, "--answer-file", str(path), *flags])
+    return read_records(path)
+
+
+def texts(records):
+    return {record.key: record.output_ids for record in records}
+
+
+@pytest.mark.parametrize("method", ("vanilla", "sam", "stand", "sps", "eagle3", "blend_eagle3"))
+def test_the_texts_do_not_depend_on_how_many_run_together(method, tmp_path):
+    alone = run(tmp_path / "1.jsonl", method=method)
+    assert {r.batch for r in alone} == {1}
+    for value, batches in (("2", [2, 2, 2, 2, 1]), ("all", [5] * 5)):
+        together = run(tmp_path / f"{value}.jsonl", "--parallel", value, method=method)
+        assert texts(together) == texts(alone)
+        assert [r.batch for r in together] == batches * 2
+
+
+def test_a_groups_time_is_recorded_once(tmp_path):
+    records = run(tmp_path / "r.jsonl", "--parallel", "all")
+    group = [r for r in records if r.question_id == records[0].question_id]
+    assert len({r.wall_time for r in group}) == 1
+    longest = max(r.latency for r in group)
+    assert longest <= sum(r.wall_time for r in group)
+    assert longest > group[0].wall_time  # one alone took longer than its share
+
+
+def test_rounds_of_one_generation_are_as_before(tmp_path):
+    flags = ["--paradigm", "multi_round", "--parallel", "4"]
+    together = run(tmp_path / "4.jsonl", *flags)
+    alone = run(tmp_path / "1.jsonl", "--paradigm", "multi_round")
+    assert texts(together) == texts(alone) and {r.batch for r in together} == {1}
+
+
+def test_what_does_not_fit_together_is_made_alone(monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        raise MemoryError("out of memory")
+
+    expected = texts(run(tmp_path / "a.jsonl"))
+    monkeypatch.setattr(runner, "generate_together", full)
+    records = run(tmp_path / "b.jsonl", "--parallel", "all")
+    assert texts(records) == expected
+    assert {r.batch for r in records} == {1} and not any(r.failed for r in records)
+
+
+def test_a_sample_that_is_too_long_fails_alone(monkeypatch, tmp_path):
+    expected = texts(run(tmp_path / "a.jsonl"))
+    real = runner.check
+
+    def narrow(model, request):
+        if request.sample == 2:
+            raise UserError("exceed the model's context")
+        real(model, request)
+
+    monkeypatch.setattr(runner, "check", narrow)
+    records = run(tmp_path / "b.jsonl", "--parallel", "all")
+    failed = [r for r in records if r.failed]
+    assert {r.sample for r in failed} == {2} and all(r.new_tokens is None for r in failed)
+    assert [r.sample for r in records] == [0, 1, 2, 3, 4] * 2
+    others = {key: ids for key, ids in expected.items() if key[2] != 2}
+    assert {r.key: r.output_ids for r in records if not r.failed} == others
+
+
+def test_a_run_resumes_with_the_same_number_only(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    whole = run(path, "--parallel", "2")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:5]))
+    assert texts(run(path, "--parallel", "2")) == texts(whole)
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: run(path, "--parallel", "3"))()
+    assert stop.value.code and "parallel" in capsys.readouterr().err
+
+
+def test_speed_ups_compare_equal_numbers(monkeypatch, tmp_path, capsys):
+    run(tmp_path / "vanilla.jsonl", method="vanilla")
+    run(tmp_path / "sam.jsonl", "--parallel", "2")
+    monkeypatch.setattr("sys.argv", ["speed", str(tmp_path)])
+    speed.main()
+    said = capsys.readouterr()
+    assert "parallel" in said.out + said.err
+
+
+@pytest.mark.parametrize("value", ("0", "-1", "some"))
+def test_a_number_that_makes_no_sense_is_refused(value, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: run(tmp_path / "r.jsonl", "--parallel", value))()
+    assert stop.value.code == 2 and "--parallel" in capsys.readouterr().err
