@@ -36,6 +36,7 @@ COMMANDS = {
     "verify": Command("evaluation.verify", "does a method emit vanilla's exact tokens?"),
     "calibrate": Command("evaluation.calibrate", "what verifying n nodes costs here"),
     "estimate": Command("evaluation.estimate", "memory and duration at true scale"),
+    "parallel": Command("evaluation.parallel", "speed-up against samples decoded together"),
     "fit-tree": Command("evaluation.fit_tree", "fit STAND's static tree to recorded runs"),
     "records": Command("evaluation.records.__main__", "export records as published traces"),
 }

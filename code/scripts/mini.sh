@@ -16,15 +16,29 @@ LIMIT="${LIMIT:-8}"                       # questions, of 80
 MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-640}"
 MAX_NODES="${MAX_NODES:-8}"               # nodes of a draft, root included
 THREADS="${THREADS:-1}"                   # a second thread costs a small model more than it brings
+PARALLEL="${PARALLEL:-1}"                 # samples decoded together; several, as in "1 2 4 8", are compared
 OUT="${OUT:-data/mini}"
 
-python -m evaluation.matrix --model-path mini --model-name mini --out "$OUT" \
-    --methods $METHODS --paradigms $PARADIGMS --temperatures $TEMPERATURES \
-    --for eagle3 "--eagle-depth 5 --eagle-top-k 1" \
-    --for sam_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
-    --for suffix_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
-    --for blend_eagle3 "--eagle-depth 5 --eagle-top-k 1 --blend-inner-cost 1" \
-    --for sps "--sps-tokens 6" \
-    --bench-name mini --question-end "$LIMIT" --max-new-tokens "$MAX_NEW_TOKENS" \
-    --max-nodes "$MAX_NODES" --threads "$THREADS" "$@"
-echo "records and figure: $OUT (speed.png)"
+run() {  # samples together, folder, further flags
+    local parallel="$1" folder="$2"
+    shift 2
+    python -m evaluation.matrix --model-path mini --model-name mini --out "$folder" \
+        --methods $METHODS --paradigms $PARADIGMS --temperatures $TEMPERATURES \
+        --for eagle3 "--eagle-depth 5 --eagle-top-k 1" \
+        --for sam_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
+        --for suffix_eagle3 "--eagle-depth 5 --eagle-top-k 1" \
+        --for blend_eagle3 "--eagle-depth 5 --eagle-top-k 1 --blend-inner-cost 1" \
+        --for sps "--sps-tokens 6" \
+        --bench-name mini --question-end "$LIMIT" --max-new-tokens "$MAX_NEW_TOKENS" \
+        --max-nodes "$MAX_NODES" --threads "$THREADS" --parallel "$parallel" "$@"
+}
+
+folders=()
+for parallel in $PARALLEL; do
+    folder="$OUT"
+    [ "$PARALLEL" = "$parallel" ] || folder="$OUT-parallel-$parallel"
+    run "$parallel" "$folder" "$@"
+    folders+=("$folder")
+done
+[ "${#folders[@]}" = 1 ] || [ "${DRY_RUN:-0}" = 1 ] || python -m evaluation.parallel "${folders[@]}"
+echo "records and figures: ${folders[*]}"

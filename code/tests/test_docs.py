@@ -107,10 +107,12 @@ def shop(tmp_path_factory) -> Shop:
 def small(shop: Shop, command: str) -> None:
     """mini.sh with as little work as shows that it runs."""
     knobs = {"LIMIT": "1", "METHODS": "vanilla sam", "MAX_NEW_TOKENS": "40"}
-    words = [word for word in command.split() if not word.startswith(("LIMIT=", "MAX_NEW", "OUT="))]
+    left = re.sub(r'(LIMIT|MAX_NEW_TOKENS|OUT|METHODS|PARALLEL)=("[^"]*"|\S*) ', "", command)
     name = "other" if "PARADIGMS=" in command else "mini"
+    if "PARALLEL=" in command:
+        name, knobs["PARALLEL"] = "together", "1 2"
     out = str(shop.folder / name)
-    said = shop.run(" ".join(words), ROOT, OUT=out, EXTRAS="test,ray", **knobs)
+    said = shop.run(left, ROOT, OUT=out, EXTRAS="test,ray", **knobs)
     assert "speed-up" in said and "exact" in said
 
 

@@ -1,8 +1,11 @@
 """`--parallel P`: samples of a question decoded together, as a user runs it."""
 
+import shutil
+
 import pytest
 
-from evaluation import inference, speed
+from evaluation import inference, parallel, speed
+from evaluation.analysis.metrics import SpeedUp
 from evaluation.command import run_command
 from evaluation.records.reading import read_records
 from evaluation.running import runner
@@ -23,7 +26,7 @@ def texts(records):
     return {record.key: record.output_ids for record in records}
 
 
-@pytest.mark.parametrize("method", ("vanilla", "sam", "stand", "sps", "eagle3", "blend_eagle3"))
+@pytest.mark.parametrize("method", ("vanilla", "sps", "blend_eagle3"))
 def test_the_texts_do_not_depend_on_how_many_run_together(method, tmp_path):
     alone = run(tmp_path / "1.jsonl", method=method)
     assert {r.batch for r in alone} == {1}
@@ -96,6 +99,38 @@ def test_speed_ups_compare_equal_numbers(monkeypatch, tmp_path, capsys):
     speed.main()
     said = capsys.readouterr()
     assert "parallel" in said.out + said.err
+
+
+def test_numbers_are_compared_with_vanillas_of_the_same(tmp_path, capsys):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, value in zip(folders, ("1", "2"), strict=True):
+        for method in ("vanilla", "sam"):
+            run(folder / f"{method}.jsonl", "--parallel", value, method=method)
+    assert parallel.main([str(folder) for folder in folders]) == 0
+    said = capsys.readouterr().out
+    rows = [line.split()[:2] for line in said.splitlines() if line.startswith(("vanilla", "sam "))]
+    assert rows == [["vanilla", "1"], ["vanilla", "2"], ["sam", "1"], ["sam", "2"]]
+    for name in ("speed-up", "tokens"):
+        assert (folders[0] / f"parallel-{name}.png").stat().st_size > 10_000
+    (folders[1] / "vanilla.jsonl").unlink()
+    assert parallel.main([str(folder) for folder in folders]) == 0
+    assert "no vanilla with 2 together" in capsys.readouterr().out
+    with pytest.raises(UserError, match="both sam with 1 together"):
+        copy = tmp_path / "copy"
+        shutil.copytree(folders[0], copy)
+        parallel.main([str(folders[0]), str(copy)])
+    (copy / "vanilla.jsonl").unlink()
+    with pytest.raises(UserError, match="run --method vanilla too"):
+        parallel.main([str(copy)])
+
+
+def test_where_drafting_stops_paying():
+    def place(method, number, ratio):
+        up = SpeedUp(ratio, ratio, ratio, ratio, 2)
+        return parallel.Place(("p", 0.0, "m"), method, number, up, 1.0, 1.0, 1.0)
+
+    places = [place("sam", 1, 1.5), place("sam", 4, 0.9), place("sam", 8, 0.8), place("pld", 1, 2)]
+    assert parallel.verdicts(places) == ["sam: drafting does not pay with 4 together"]
 
 
 @pytest.mark.parametrize("value", ("0", "-1", "some"))
