@@ -221,6 +221,10 @@ def asked(name: str, final="42", **options) -> list[tuple]:
         calls.append(([m["content"] for m in messages], sample, round))
         return Answer(f"<think></think>{final}", final)
 
+    def many(asks):
+        return [generate(ask.messages, ask.sample, ask.round) for ask in asks]
+
+    generate.many = many
     module.run("Q?", generate, module.Config(**options))
     assert [c[1:] for c in calls] == module.generations(module.Config(**options))
     return calls
