@@ -13,7 +13,7 @@ from model.errors import UserError
 
 RUN = (
     "--model-path mini --paradigm best_of_n --samples 5 --temperature 0.6 --question-end 2"
-    " --max-new-tokens 40 --warmup 0 --threads 1 --max-nodes 8"
+    " --max-new-tokens 24 --warmup 0 --threads 1 --max-nodes 8"
 ).split()
 
 

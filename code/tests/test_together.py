@@ -43,7 +43,7 @@ def of_vanilla(target: Model, load, requests: list[Request]) -> list[list[int]]:
 @pytest.mark.parametrize("temperature", (0.0, 0.6, 1.0))
 @pytest.mark.parametrize("method", METHODS)
 def test_together_the_texts_are_vanillas_alone(method, temperature, target, load):
-    count = {0.0: 3, 0.6: 5, 1.0: 16}[temperature]
+    count = {0.0: 3, 0.6: 5, 1.0: 8}[temperature]
     requests = mixed(count, temperature, seed=count)
     drafter = load(method)
     drafter.enter("run", "r")
@@ -52,6 +52,13 @@ def test_together_the_texts_are_vanillas_alone(method, temperature, target, load
         made = generate_together(target, drafter, requests)
         assert [m.output_ids for m in made] == of_vanilla(target, load, requests)
         assert all(m.batch == count for m in made)
+
+
+@pytest.mark.parametrize("count", (1, 2, 11, 16))
+def test_any_number_together(count, target, load):
+    requests = mixed(count, 0.6, seed=count)
+    made = generate_together(target, load("blend_eagle3"), requests)
+    assert [m.output_ids for m in made] == of_vanilla(target, load, requests)
 
 
 @pytest.mark.parametrize("method", ("sam", "recycling", "stand", "blend_eagle3", "lookahead"))
