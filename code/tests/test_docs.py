@@ -115,6 +115,8 @@ def shop(tmp_path_factory) -> Shop:
 def small(shop: Shop, command: str) -> None:
     """mini.sh with as little work as shows that it runs."""
     knobs = {"LIMIT": "1", "METHODS": "vanilla sam", "MAX_NEW_TOKENS": "40"}
+    if command == "bash code/scripts/mini.sh" and shop.records.exists():
+        return  # the shop was made by it
     left = re.sub(r'(LIMIT|MAX_NEW_TOKENS|OUT|METHODS|PARALLEL)=("[^"]*"|\S*) ', "", command)
     name = "other" if "PARADIGMS=" in command else "mini"
     if "PARALLEL=" in command:

@@ -117,28 +117,6 @@ def test_a_question_that_kills_every_worker_is_recorded_as_failed(monkeypatch, t
     assert all(r.failed and "worker died" in r.error and r.new_tokens is None for r in records)
 
 
-def test_a_killed_driver_resumes(alone, tmp_path):
-    path = tmp_path / "r.jsonl"
-    flags = [*RUN, "--question-end", "16", "--answer-file", str(path), "--workers", "2"]
-    command = [sys.executable, "-m", "evaluation.inference", *flags]
-    driver = subprocess.Popen(
-        command, cwd=CODE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.time() + 240
-    while (
-        driver.poll() is None
-        and time.time() < deadline
-        and not (path.exists() and path.stat().st_size)
-    ):
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    assert 0 < len(essence(path)) < 32
-    subprocess.run(command, cwd=CODE, check=True, capture_output=True)
-    whole = essence(path)
-    assert len(whole) == 32 and [k for k in whole if k in alone] == alone
-
-
 def _remove_when_answering(cluster, node, path: Path, removed: list[int]) -> None:
     """Take a node from the cluster, with its worker in the middle of a question."""
     raylet = node.all_processes["raylet"][0].process.pid
@@ -202,10 +180,8 @@ def _start(self, kind, original):
     original(self)
 
 
-def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
-    path = tmp_path / "r.jsonl"
-    flags = [*RUN, "--question-end", "16", "--answer-file", str(path), "--workers", "2"]
-    command = [sys.executable, "-m", "evaluation.inference", *flags]
+def _started(command: list[str], path: Path, size: int) -> subprocess.Popen:
+    """The driver, once it has written to a records file of `size` bytes."""
     listen = functools.partial(
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # background jobs inherit that it is ignored
@@ -221,24 +197,36 @@ def test_ctrl_c_ends_cleanly_and_loses_nothing(alone, tmp_path):
     while (
         driver.poll() is None
         and time.time() < deadline
-        and not (path.exists() and path.stat().st_size)
+        and not (path.exists() and path.stat().st_size > size)
     ):
         time.sleep(0.02)
+    return driver
+
+
+def test_a_driver_that_is_killed_and_one_that_gets_ctrl_c_lose_nothing(alone, tmp_path):
+    path = tmp_path / "r.jsonl"
+    flags = [*RUN, "--question-end", "20", "--answer-file", str(path), "--workers", "2"]
+    command = [sys.executable, "-m", "evaluation.inference", *flags]
+    driver = _started(command, path, 0)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    killed = essence(path)
+    assert 0 < len(killed) < 40
+
+    driver = _started(command, path, path.stat().st_size)
     workers = _workers(driver.pid)
     assert workers
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130 and "Traceback" not in said and "same command" in said
     assert not psutil.wait_procs(workers, timeout=30)[1]
-    kept = essence(path)
-    assert kept
+    interrupted = essence(path)
+    assert len(interrupted) > len(killed)
+
     subprocess.run(command, cwd=CODE, check=True, capture_output=True)
     whole = essence(path)
-    assert (
-        len(whole) == 32
-        and all(k in whole for k in kept)
-        and [k for k in whole if k in alone] == alone
-    )
+    assert len(whole) == 40 and [k for k in whole if k in alone] == alone
+    assert all(k in whole for k in [*killed, *interrupted])
 
 
 def test_without_ray_one_clear_line(monkeypatch, capsys):
