@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import TypeVar
@@ -30,10 +29,8 @@ class Composite(Drafter):
         self.inner.remember(scope)
 
     def session(self: Self, slot: int = 0) -> Self:
-        session = copy.copy(self)
+        session = super().session(slot)
         session.inner = self.inner.session(slot)
-        if self.scope == "request":
-            session.forget()
         return session
 
     def reserve(self, positions: int, sessions: int = 1) -> None:

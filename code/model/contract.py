@@ -13,7 +13,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from model.errors import UserError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from model.engine.noise import PositionNoise
 
+Self = TypeVar("Self", bound="Drafter")
 Scope = Literal["run", "question", "request"]
 SCOPES: tuple[Scope, ...] = ("run", "question", "request")
 """From the longest memory to the shortest."""
@@ -258,7 +259,7 @@ class Drafter:
         """Set how long what is learnt is kept."""
         self.scope = scope
 
-    def session(self, slot: int = 0) -> Drafter:
+    def session(self: Self, slot: int = 0) -> Self:
         """The drafter of one more generation, beside others under way; `slot` is its cache's.
 
         What is learnt is shared while it grows, unless the scope is a request; what belongs to one

@@ -70,10 +70,7 @@ def why_no_replay(name: str) -> str:
 
     A method's file says so in `NEEDS_MODEL`.
     """
-    for part in parse(name).parts():
-        if reason := getattr(part.module, "NEEDS_MODEL", ""):
-            return reason
-    return ""
+    return _first_said(name, "NEEDS_MODEL")
 
 
 def what_replay_needs(name: str) -> str:
@@ -81,10 +78,13 @@ def what_replay_needs(name: str) -> str:
 
     A method's file says so in `REPLAY_NEEDS`.
     """
-    for part in parse(name).parts():
-        if need := getattr(part.module, "REPLAY_NEEDS", ""):
-            return need
-    return ""
+    return _first_said(name, "REPLAY_NEEDS")
+
+
+def _first_said(name: str, constant: str) -> str:
+    """What the outermost part of a method that defines this constant says; empty where none."""
+    said = [getattr(part.module, constant, "") for part in parse(name).parts()]
+    return next(filter(None, said), "")
 
 
 def _module(name: str) -> ModuleType:

@@ -81,12 +81,12 @@ class StaticTree:
             np.array(self.depths, dtype=np.int32),
         )
 
-    def write(self, file: File) -> None:
-        """Into a JSON file, a node a line."""
+    def text(self) -> str:
+        """As a file holds it: JSON, a node a line."""
         lines = []
         for path, chance in zip(self.paths()[1:], self.chances[1:], strict=True):
             lines.append(json.dumps({"ranks": list(path), "accepted": round(chance, 6)}))
-        file.write_text('{"nodes": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
+        return '{"nodes": [\n' + ",\n".join(lines) + "\n]}\n"
 
     @classmethod
     def read(cls, file: File, ranks: int) -> StaticTree:

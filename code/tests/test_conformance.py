@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.contract import Context, Draft, Drafter, Forcing, Needs, Request
-from model.engine.decode import Making, generate, prefill
+from model.engine.decode import Member, generate, prefill
 from model.engine.noise import PositionNoise
 from model.engine.sequence import Sequence
 from model.engine.verify import verify
@@ -105,7 +105,7 @@ def test_kept_cache_equals_a_fresh_prefill_after_every_step(method, target, load
     r = request(temperature=0.6, max_new_tokens=25)
     target.reserve(400, slots=2)
     sequence = Sequence(r)
-    (first,) = prefill(target, [Making(drafter, sequence)])
+    (first,) = prefill(target, [Member(drafter, sequence)])
     drafter.enter("question", "q")
     drafter.start(r, first)
     while not sequence.emission.finished:
@@ -126,7 +126,7 @@ def test_kept_cache_equals_a_fresh_prefill_after_every_step(method, target, load
         other = Sequence(
             dataclasses.replace(r, prompt_ids=(PROMPT + sequence.ids)[: sequence.cached]), slot=1
         )
-        prefill(target, [Making(load("vanilla"), other)])
+        prefill(target, [Member(load("vanilla"), other)])
         kept, fresh = (target.cache.data[:, :, slot, : sequence.cached] for slot in (0, 1))
         torch.testing.assert_close(kept, fresh, atol=1e-5, rtol=1e-4)
 

@@ -11,7 +11,7 @@ from model import methods
 from model.contract import Context, Draft, Prefill, Request, StepOut
 from model.drafters.lookahead import WindowSize
 from model.drafters.recycling import static_tree
-from model.engine.decode import Making, context, generate, prefill
+from model.engine.decode import Member, context, generate, prefill
 from model.engine.model import Model
 from model.engine.noise import PositionNoise
 from model.engine.sequence import Sequence
@@ -118,7 +118,7 @@ def test_recyclings_matrix_is_the_targets_top_8(load):
     target.reserve(300)
     request = Request(PROMPT, 30)
     sequence = Sequence(request)
-    drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+    drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
     while not sequence.emission.finished:
         before = sequence.cached
         prefix = (PROMPT + sequence.ids)[:before]
@@ -169,7 +169,7 @@ def test_lookahead_fills_its_levels_as_specified(target, load):
     target.reserve(300)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)
-    drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+    drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
     expected = [[8, 9], [7, 8, 8], [6, 7, 7, 7], [6, 7, 7, 7], [6, 7, 7, 7]]
     for lengths in expected:
         proposed = drafter.propose(context(sequence, drafter, 100))
@@ -184,7 +184,7 @@ def test_lookaheads_extra_nodes_equal_plain_runs_of_what_they_attend(load):
     target.reserve(300)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)
-    drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+    drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
     for _ in range(6):
         proposed = drafter.propose(context(sequence, drafter, 100))
         mask, depths = tree_mask(proposed), proposed.depths()
@@ -207,7 +207,7 @@ def test_lookahead_emits_a_fully_matched_n_gram_and_the_bonus(target, load):
     request = Request(PROMPT, 40)
     text = generate(target, load("vanilla"), request).output_ids
     sequence = Sequence(request)
-    drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+    drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
     drafter.pool = {text[0]: {tuple(text[1:5]): None}}
     proposed = drafter.propose(context(sequence, drafter, 100))
     out = verify(target, [(sequence, proposed)], drafter.needs).outs[0]
@@ -246,7 +246,7 @@ def test_sps_drafts_are_the_draft_models_own_text(load):
     target.reserve(200)
     request = Request(PROMPT, 40)
     sequence = Sequence(request)
-    drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+    drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
     for _ in range(8):
         proposed = drafter.propose(context(sequence, drafter, 100))
         expected = hugging_face(qwen3(seed=1, layers=2), PROMPT + sequence.ids, 5)

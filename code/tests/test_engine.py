@@ -12,7 +12,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from model.contract import Draft, Drafter, Needs, Request
 from model.engine import decode
 from model.engine.cache import KVCache
-from model.engine.decode import Making, generate, prefill
+from model.engine.decode import Member, generate, prefill
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.engine.sequence import Sequence
@@ -70,10 +70,10 @@ def test_a_sliding_window_masks_trees_by_position(load):
 def test_chunked_prefill_equals_a_whole_one(monkeypatch, load):
     target, prompt = Model(qwen3()), [i % VOCAB for i in range(70)]
     target.reserve(200)
-    (whole,) = prefill(target, [Making(load("eagle3"), Sequence(Request(prompt, 5)))])
+    (whole,) = prefill(target, [Member(load("eagle3"), Sequence(Request(prompt, 5)))])
     cache = target.cache.data.clone()
     monkeypatch.setattr(decode, "PREFILL_CHUNK", 16)
-    (pieces,) = prefill(target, [Making(load("eagle3"), Sequence(Request(prompt, 5)))])
+    (pieces,) = prefill(target, [Member(load("eagle3"), Sequence(Request(prompt, 5)))])
     torch.testing.assert_close(pieces.features, whole.features, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(target.cache.data, cache, atol=1e-5, rtol=1e-4)
 
@@ -82,7 +82,7 @@ def test_node_logits_equal_plain_runs_of_their_paths():
     target = Model(qwen3(), engine="eager")
     target.reserve(100)
     sequence = Sequence(Request(PROMPT, 20))
-    prefill(target, [Making(_Nothing(), sequence)])
+    prefill(target, [Member(_Nothing(), sequence)])
     tree = Draft([9, 1, 2, 3, 4, 5], [-1, 0, 0, 1, 3, 2], 6)
     depths = tree.depths()
     segment = Segment(
@@ -123,7 +123,7 @@ def test_several_sequences_of_different_lengths_in_one_forward(target):
     sequences, drafters = [], []
     for i, request in enumerate(requests):
         sequence, drafter = Sequence(request, slot=i), _drafter(i)
-        drafter.start(request, *prefill(target, [Making(drafter, sequence)]))
+        drafter.start(request, *prefill(target, [Member(drafter, sequence)]))
         sequences.append(sequence)
         drafters.append(drafter)
     target.cache.fork(0, 3, len(PROMPT))
@@ -308,7 +308,7 @@ def test_few_rows_over_repacked_weights_give_the_same_texts(monkeypatch):
 def test_the_likeliest_tokens_come_with_their_log_probabilities(target):
     target.reserve(100)
     sequence = Sequence(Request(PROMPT, 20))
-    prefill(target, [Making(Drafter(), sequence)])
+    prefill(target, [Member(Drafter(), sequence)])
     draft = Draft.chain(sequence.ids[-1], [1, 2, 3], "test")
     logits = target.forward([Segment.causal(0, len(PROMPT), draft.tokens)]).logits.clone()
     out = verify(target, [(sequence, draft)], Needs(max_nodes=4, target_topk=5)).outs[0]

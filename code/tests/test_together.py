@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from model.contract import Drafter, Forcing, Request
+from model.drafters import eagle3
+from model.engine.backends.torchscript import TorchScript
 from model.engine.decode import generate, generate_together
 from model.engine.model import Model
 from model.errors import UserError
-from tests.conftest import METHODS, PROMPT, VOCAB
+from tests.conftest import METHODS, PROMPT, VOCAB, qwen3
 
 STOP = frozenset({9})
 
@@ -34,6 +36,20 @@ def mixed(count: int, temperature: float, seed: int) -> list[Request]:
             )
         )
     return requests
+
+
+@pytest.fixture
+def forwards(target, monkeypatch) -> list[list[int]]:
+    """The rows of every segment, of every forward of the target."""
+    seen = []
+    real = target.forward
+
+    def counted(segments, *rest):
+        seen.append([len(segment) for segment in segments])
+        return real(segments, *rest)
+
+    monkeypatch.setattr(target, "forward", counted)
+    return seen
 
 
 def of_vanilla(target: Model, load, requests: list[Request]) -> list[list[int]]:
@@ -106,50 +122,37 @@ def test_memory_of_a_question_is_shared_while_it_grows(method, target, load):
     assert steps["question"] < steps["request"]
 
 
-def test_equal_prompts_are_computed_once(target, load, monkeypatch):
-    rows = []
-    real = target.forward
-
-    def counted(segments, *rest):
-        rows.append(sum(len(segment) for segment in segments))
-        return real(segments, *rest)
-
-    monkeypatch.setattr(target, "forward", counted)
+def test_equal_prompts_are_computed_once(target, load, forwards):
     requests = [Request(PROMPT, 1, temperature=0.6, sample=sample) for sample in range(5)]
     generate_together(target, load("vanilla"), requests)
-    assert rows == [len(PROMPT)]
+    assert forwards == [[len(PROMPT)]]
 
 
-def test_a_finished_text_gives_no_rows(target, load, monkeypatch):
-    rows = []
-    real = target.forward
-
-    def counted(segments, *rest):
-        rows.append(len(segments))
-        return real(segments, *rest)
-
-    monkeypatch.setattr(target, "forward", counted)
+def test_a_finished_text_gives_no_rows(target, load, forwards):
     requests = [Request(PROMPT, n, sample=n) for n in (2, 4, 6)]
     made = generate_together(target, load("vanilla"), requests)
-    assert rows == [1, 3, 2, 2, 1, 1]
+    assert [len(segments) for segments in forwards] == [1, 3, 2, 2, 1, 1]
     assert [len(m.output_ids) for m in made] == [2, 4, 6]
     assert made[0].latency < made[1].latency < made[2].latency
 
 
-def test_the_rows_of_a_step_are_shared_out(target, load, monkeypatch):
-    rows = []
-    real = target.forward
-
-    def counted(segments, *rest):
-        rows.append(sum(len(segment) for segment in segments))
-        return real(segments, *rest)
-
+def test_the_rows_of_a_step_are_shared_out(target, load, forwards):
     requests = [dataclasses.replace(r, max_new_tokens=25) for r in mixed(4, 0.6, seed=3)]
     expected = of_vanilla(target, load, requests)
-    monkeypatch.setattr(target, "forward", counted)
+    forwards.clear()
     made = generate_together(target, load("recycling"), requests, max_rows=12)
     prompts = len({tuple(r.prompt_ids) for r in requests})
-    assert max(rows[prompts:]) <= 12 and [m.output_ids for m in made] == expected
+    assert max(sum(rows) for rows in forwards[prompts:]) <= 12
+    assert [m.output_ids for m in made] == expected
+
+
+def test_a_cpu_replays_one_graph_for_any_number_of_segments(load):
+    target = Model(qwen3(), engine="torchscript")
+    for count in (2, 3, 5):
+        generate_together(target, load("pld"), mixed(count, 0.6, seed=count))
+    assert isinstance(target.backend, TorchScript)
+    several = [graph for key, graph in target.backend._graphs.items() if not key.is_single]
+    assert len(several) == 1 and several[0] is not None
 
 
 def test_the_shares_of_a_group_add_up(target, load):
@@ -198,3 +201,22 @@ def test_features_are_each_texts_own(target, load):
     with torch.inference_mode():
         together = generate_together(target, load("eagle3"), requests)
     assert [m.accept_lengths for m in together] == alone
+
+
+def test_sessions_of_eagle3_share_what_is_allocated_and_said_once(
+    target, load, monkeypatch, capsys
+):
+    made = []
+    real = eagle3.DraftState
+
+    def counted(*args):
+        made.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(eagle3, "DraftState", counted)
+    drafter = load("eagle3")
+    drafter.head.config = dataclasses.replace(drafter.head.config, trained_length=10)
+    for _ in range(2):
+        generate_together(target, drafter, mixed(3, 0.6, seed=6))
+    assert len(made) == 3
+    assert capsys.readouterr().err.count("was trained on 10 tokens") == 1

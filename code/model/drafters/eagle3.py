@@ -7,10 +7,9 @@ temperature.
 
 from __future__ import annotations
 
-import copy
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -52,6 +51,15 @@ class Config:
             )
 
 
+@dataclass
+class Shared:
+    """What all sessions of a drafter have in common."""
+
+    states: dict[int, DraftState] = field(default_factory=dict)
+    """By slot: of sessions beside the first, kept for those to come."""
+    has_warned: bool = False
+
+
 class Eagle3(Drafter):
     def __init__(
         self, config: Config, head: Eagle3Head, embedding: torch.Tensor, recorded: bool = False
@@ -63,13 +71,11 @@ class Eagle3(Drafter):
         self.needs = Needs(max_nodes=config.eagle_nodes, feature_layers=head.config.feature_layers)
         self.state: DraftState | None = None
         self._slot = 0
-        self._state_of_slot: dict[int, DraftState] = {}
-        """Of sessions beside the first, kept for those to come."""
+        self._shared = Shared()
         self._recorded = recorded
         self._graph: DraftGraph | None = None
         self._features: list[torch.Tensor] = []
         self._tokens: list[int] = []
-        self._has_warned = False
 
     def start(self, request: Request, prefill: Prefill) -> None:
         assert prefill.features is not None
@@ -81,10 +87,10 @@ class Eagle3(Drafter):
 
     def session(self, slot: int = 0) -> Eagle3:
         """The first drafts with the graphs there are, the others level by level."""
-        session = copy.copy(self)
+        session = super().session(slot)
         if slot:
             session._slot, session._recorded, session._graph = slot, False, None
-            session.state = self._state_of_slot.get(slot)
+            session.state = self._shared.states.get(slot)
         return session
 
     def reserve(self, positions: int, sessions: int = 1) -> None:
@@ -115,13 +121,13 @@ class Eagle3(Drafter):
 
     def _warn_beyond_training(self, length: int) -> None:
         trained = self.head.config.trained_length
-        if length > trained and not self._has_warned:
+        if length > trained and not self._shared.has_warned:
             print(
                 f"warning: this EAGLE-3 head was trained on {trained} tokens, the run has up to"
                 f" {length}: expect its acceptance to fall beyond",
                 file=sys.stderr,
             )
-            self._has_warned = True
+            self._shared.has_warned = True
 
     def _reserved(self, positions: int) -> DraftState:
         """A state for texts of so many tokens; one that is large enough stays, with its graphs."""
@@ -133,7 +139,7 @@ class Eagle3(Drafter):
         self.state, self._graph = None, None  # free before allocating anew
         self.state = DraftState(self.head, self.embedding, positions)
         if self._slot:
-            self._state_of_slot[self._slot] = self.state
+            self._shared.states[self._slot] = self.state
         if self._recorded:
             self._graph = self._recorded_draft(self.state)
             self._recorded = self._graph is not None

@@ -10,7 +10,6 @@ Shapes: V the target's vocabulary.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,7 +127,7 @@ class Sps(Drafter):
         self._length = self.config.sps_tokens
 
     def session(self, slot: int = 0) -> Sps:
-        session = copy.copy(self)
+        session = super().session(slot)
         session.draft_model = DraftModel(self.draft_model.model, slot)
         return session
 

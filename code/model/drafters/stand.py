@@ -27,12 +27,12 @@ REPLAY_NEEDS = "the target's likeliest tokens"
 
 @dataclass(frozen=True)
 class Config:
-    stand_nodes: int = option(80, "most nodes of a draft below the root")
+    stand_nodes: int = option(81, "most nodes of a draft, root included")
     stand_tree: str = option("", "file of the static tree; default: the one built in")
 
     def __post_init__(self) -> None:
-        if self.stand_nodes < 1:
-            raise UserError("--stand-nodes must be at least 1")
+        if self.stand_nodes < 2:
+            raise UserError("--stand-nodes must be at least 2: the root and a drafted node")
 
 
 class Stand(Drafter):
@@ -41,9 +41,8 @@ class Stand(Drafter):
     def __init__(self, tree: StaticTree) -> None:
         self.tree = tree
         self.needs = Needs(max_nodes=len(tree), target_topk=TOP)
-        self.memory = TopkNgrams()
-        self._parents = np.array(tree.parents)
-        self._chances = np.array(tree.chances)
+        self._parents, self._chances = np.array(tree.parents), np.array(tree.chances)
+        self.forget()
 
     def forget(self) -> None:
         self.memory = TopkNgrams()
@@ -86,4 +85,4 @@ class Stand(Drafter):
 def build(config: Config, model: Model) -> Drafter:
     file = Path(config.stand_tree) if config.stand_tree else BUILT_IN_TREE
     tree = StaticTree.read(file, TOP)
-    return Stand(tree.first(config.stand_nodes + 1))
+    return Stand(tree.first(config.stand_nodes))

@@ -55,43 +55,51 @@ def check(model: Model, request: Request) -> None:
 
 
 @dataclass
-class Making:
+class Member:
     """One generation of a group: its drafter, its sequence, who records it, when it ended."""
 
     drafter: Drafter
     sequence: Sequence
-    record: Recording | None = None
+    recording: Recording | None = None
     latency: float = 0.0
 
 
-def prefill(model: Model, makings: list[Making]) -> list[Prefill]:
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that was run: the slot of its cache rows, and what the forward yielded."""
+
+    slot: int
+    logits: torch.Tensor
+    """After its last token, [1, V]."""
+    features: torch.Tensor | None
+    """[P, A*H] where asked for."""
+
+
+def prefill(model: Model, group: list[Member]) -> list[Prefill]:
     """Run every prompt through the target and emit the first tokens.
 
     Equal prompts are computed once, and their cache rows copied.
     """
-    feature_layers = makings[0].drafter.needs.feature_layers
-    computed: dict[tuple[int, ...], tuple[int, torch.Tensor, torch.Tensor | None]] = {}
+    layers = group[0].drafter.needs.feature_layers
+    prompts: dict[tuple[int, ...], Prompt] = {}
     prefills = []
-    for making in makings:
-        sequence = making.sequence
-        ids = sequence.request.prompt_ids
-        prompt = tuple(ids)
-        if prompt in computed:
-            model.cache.fork(computed[prompt][0], sequence.slot, len(ids))
+    for member in group:
+        sequence = member.sequence
+        ids = tuple(sequence.request.prompt_ids)
+        if ids in prompts:
+            model.cache.fork(prompts[ids].slot, sequence.slot, len(ids))
         else:
-            logits, features = _computed(model, sequence.slot, ids, feature_layers)
-            computed[prompt] = (sequence.slot, logits, features)
-        _, logits, features = computed[prompt]
+            prompts[ids] = _run_prompt(model, sequence, layers)
+        prompt = prompts[ids]
         sequence.cached = len(ids)
-        (token,) = target_tokens(logits, [0], 0, sequence.request, sequence.noise).tolist()
-        prefills.append(Prefill(sequence.emission.emit(token), features))
+        (token,) = target_tokens(prompt.logits, [0], 0, sequence.request, sequence.noise).tolist()
+        prefills.append(Prefill(sequence.emission.emit(token), prompt.features))
     return prefills
 
 
-def _computed(
-    model: Model, slot: int, ids: list[int], feature_layers: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A prompt's forward in chunks: (last logits [1, V], features [P, A*H] where asked for)."""
+def _run_prompt(model: Model, sequence: Sequence, feature_layers: tuple[int, ...]) -> Prompt:
+    """A prompt's forward, in chunks."""
+    ids, slot = sequence.request.prompt_ids, sequence.slot
     wanted = Wanted(last_only=True, feature_layers=feature_layers)
     features: list[torch.Tensor] = []
     for start in range(0, len(ids), PREFILL_CHUNK):
@@ -99,8 +107,8 @@ def _computed(
         output = model.forward([segment], wanted)
         if output.features is not None:
             features.append(output.features)
-    # the output is valid until the next forward only
-    return output.logits.clone(), torch.cat(features) if features else None
+    # a copy: the output is valid until the next forward only
+    return Prompt(slot, output.logits.clone(), torch.cat(features) if features else None)
 
 
 def context(sequence: Sequence, drafter: Drafter, max_nodes: int) -> Context:
@@ -129,11 +137,11 @@ def generate(
 
     `max_nodes` caps every draft, whatever the drafter would like; `on_step` is called after every
     step; `record` is given what every step yields. Raises UserError for a request that does not
-    fit, ValueError for a draft that breaks the
-    contract.
+    fit, ValueError for a draft that breaks the contract.
     """
-    makings = [Making(drafter, Sequence(request), record)]
-    return _generate(model, makings, max_nodes, NO_CAP, on_step)[0]
+    check(model, request)
+    group = [Member(drafter, Sequence(request), record)]
+    return _generate(model, group, max_nodes, NO_CAP, on_step)[0]
 
 
 def generate_together(
@@ -143,109 +151,107 @@ def generate_together(
     max_nodes: int = NO_CAP,
     max_rows: int = NO_CAP,
     on_step: Callable[[Sequence], None] | None = None,
-    records: list[Recording | None] | None = None,
+    recordings: list[Recording | None] | None = None,
 ) -> list[Generation]:
     """Generate several texts, one forward a step for all of them; the tokens are those of
     `generate`.
 
     Every text has a session of the drafter. `max_rows` caps the nodes of a step, which the texts
-    under way share equally. `records`, where given, has an entry a request. Raises as `generate`.
+    under way share equally. `recordings`, where given, has an entry a request. Raises as
+    `generate`.
     """
-    makings = []
+    for request in requests:
+        check(model, request)
+    # before there are sessions: they share what is allocated here
+    drafter.reserve(_longest(requests), len(requests))
+    group = []
     for slot, request in enumerate(requests):
-        record = records[slot] if records else None
-        makings.append(Making(drafter.session(slot), Sequence(request, slot), record))
-    return _generate(model, makings, max_nodes, max_rows, on_step)
+        recording = recordings[slot] if recordings else None
+        group.append(Member(drafter.session(slot), Sequence(request, slot), recording))
+    return _generate(model, group, max_nodes, max_rows, on_step)
 
 
 def _generate(
     model: Model,
-    makings: list[Making],
+    group: list[Member],
     max_nodes: int,
     max_rows: int,
     on_step: Callable[[Sequence], None] | None,
 ) -> list[Generation]:
-    for making in makings:
-        check(model, making.sequence.request)
-    needs = _needs(makings, max_nodes)
-    _reserve(model, makings, needs.max_nodes)
+    needs = _needs(group, max_nodes)
+    longest = _longest([member.sequence.request for member in group])
+    model.reserve(longest + needs.max_nodes, len(group))
     times = Times()
     begun = perf_counter()
-    prefills = prefill(model, makings)
+    prefills = prefill(model, group)
     prefilled = perf_counter()
-    for making, first in zip(makings, prefills, strict=True):
-        making.drafter.start(making.sequence.request, first)
+    for member, first in zip(group, prefills, strict=True):
+        member.drafter.start(member.sequence.request, first)
     times.prefill = prefilled - begun
     times.draft = perf_counter() - prefilled
-    under_way = _left(makings, begun)
+    under_way = _without_finished(group, begun)
     while under_way:
         cap = min(needs.max_nodes, max(1, max_rows // len(under_way)))
         _step(model, under_way, needs, cap, times)
         if on_step:
-            for making in under_way:
-                on_step(making.sequence)
-        under_way = _left(under_way, begun)
+            for member in under_way:
+                on_step(member.sequence)
+        under_way = _without_finished(under_way, begun)
     times.wall = perf_counter() - begun
-    count = len(makings)
-    share = times.share(count)
-    return [Generation.of(m.sequence, share, m.latency, count) for m in makings]
+    share = times.share(len(group))
+    return [Generation.of(m.sequence, share, m.latency, len(group)) for m in group]
 
 
-def _needs(makings: list[Making], max_nodes: int) -> Needs:
+def _needs(group: list[Member], max_nodes: int) -> Needs:
     """Of every step: the drafters' needs, capped, and what the recordings want."""
-    needs = makings[0].drafter.needs
-    widths = [making.record.target_topk for making in makings if making.record]
+    needs = group[0].drafter.needs
+    widths = [member.recording.target_topk for member in group if member.recording]
     topk = max([needs.target_topk, *widths])
     return dataclasses.replace(needs, max_nodes=min(max_nodes, needs.max_nodes), target_topk=topk)
 
 
-def _reserve(model: Model, makings: list[Making], nodes: int) -> None:
-    """Room for every text in target and drafter, before any of them begins."""
-    lengths = []
-    for making in makings:
-        request = making.sequence.request
-        lengths.append(len(request.prompt_ids) + request.max_new_tokens)
-    model.reserve(max(lengths) + nodes, len(makings))
-    if len(makings) > 1:
-        makings[0].drafter.reserve(max(lengths), len(makings))
+def _longest(requests: list[Request]) -> int:
+    """Tokens of the longest text, prompt and budget."""
+    return max(len(request.prompt_ids) + request.max_new_tokens for request in requests)
 
 
 def _step(
-    model: Model, under_way: list[Making], needs: Needs, max_nodes: int, times: Times
+    model: Model, under_way: list[Member], needs: Needs, max_nodes: int, times: Times
 ) -> None:
     """One step of every generation under way: propose, one forward, walk, learn."""
 
     def meanwhile() -> None:
-        for making in under_way:
-            making.drafter.during_verify()
+        for member in under_way:
+            member.drafter.during_verify()
 
     begun = perf_counter()
-    longest = min(model.room, model.max_positions)
+    room = min(model.room, model.max_positions)
     drafts = []
-    for making in under_way:
-        sequence = making.sequence
-        cap = min(max_nodes, longest - sequence.cached)
-        drafts.append((sequence, making.drafter.propose(context(sequence, making.drafter, cap))))
+    for member in under_way:
+        sequence = member.sequence
+        cap = min(max_nodes, room - sequence.cached)
+        drafts.append((sequence, member.drafter.propose(context(sequence, member.drafter, cap))))
     proposed = perf_counter()
     verified = verify(model, drafts, needs, meanwhile)
     accepted = perf_counter()
-    for making, out in zip(under_way, verified.outs, strict=True):
-        making.drafter.observe(out)
+    for member, out in zip(under_way, verified.outs, strict=True):
+        member.drafter.observe(out)
     times.draft += (proposed - begun) + (perf_counter() - accepted)
     times.verify += verified.read_at - proposed
     times.accept += accepted - verified.read_at
-    for making, out in zip(under_way, verified.outs, strict=True):
-        if making.record:
-            making.record.add(out)
+    for member, out in zip(under_way, verified.outs, strict=True):
+        if member.recording:
+            member.recording.add(out)
 
 
-def _left(makings: list[Making], begun: float) -> list[Making]:
-    """Those that are not at their end; the others are finished."""
-    left = []
-    for making in makings:
-        if not making.sequence.finished:
-            left.append(making)
+def _without_finished(group: list[Member], begun: float) -> list[Member]:
+    """Those still under way. Those at their end are finished, and leave."""
+    under_way = []
+    for member in group:
+        sequence = member.sequence
+        if not sequence.finished:
+            under_way.append(member)
             continue
-        making.drafter.finish(making.sequence.request, making.sequence.ids)
-        making.latency = perf_counter() - begun
-    return left
+        member.drafter.finish(sequence.request, sequence.ids)
+        member.latency = perf_counter() - begun
+    return under_way

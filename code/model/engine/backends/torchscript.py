@@ -44,10 +44,10 @@ def attend_cached(
     value: torch.Tensor,
     cache: torch.Tensor,
     layer: int,
+    scaling: float,
     slot: torch.Tensor,
     start: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Write and attend, as `attention.py` does, for one segment: query [1, H, T, D] -> [1, T, H,
     D].
@@ -74,9 +74,9 @@ def attend_several(
     value: torch.Tensor,
     cache: torch.Tensor,
     layer: int,
+    scaling: float,
     places: torch.Tensor,
     masks: torch.Tensor,
-    scaling: float,
 ) -> torch.Tensor:
     """The same for several segments side by side, query [1, H, R, D] -> [1, R, H, D].
 
@@ -120,10 +120,11 @@ def scripted(attention: Callable[..., torch.Tensor]) -> Any:
 class TracedStep:
     """What attention needs while a graph is traced: tensors only, so that nothing is baked in."""
 
+    attention: Any
+    """`attend_cached` or `attend_several`, scripted."""
     cache: torch.Tensor
-    slot: torch.Tensor
-    start: torch.Tensor
-    mask: torch.Tensor | None
+    layout: tuple[torch.Tensor, ...]
+    """Where the rows belong: the attention's last arguments."""
     features: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def attend(
@@ -134,80 +135,8 @@ class TracedStep:
         value: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        attention = scripted(attend_cached)
         layer = module.layer_idx
-        return attention(
-            query, key, value, self.cache, layer, self.slot, self.start, self.mask, scaling
-        )
-
-
-@dataclass
-class TracedSegments:
-    """The same for several segments."""
-
-    cache: torch.Tensor
-    places: torch.Tensor
-    masks: torch.Tensor
-    features: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    def attend(
-        self,
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
-        attention = scripted(attend_several)
-        layer = module.layer_idx
-        return attention(query, key, value, self.cache, layer, self.places, self.masks, scaling)
-
-
-class _Forward(torch.nn.Module):
-    """(ids, positions, cache, slot, start[, mask]) -> logits [R, V][, features [R, A*H]]."""
-
-    def __init__(
-        self,
-        network: PreTrainedModel,
-        feature_layers: tuple[int, ...],
-        packed: PackedLinears | None,
-    ) -> None:
-        super().__init__()
-        self.network, self.feature_layers, self.packed = network, feature_layers, packed
-
-    def forward(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        cache: torch.Tensor,
-        slot: torch.Tensor,
-        start: torch.Tensor,
-        mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        return self._results(ids, positions, TracedStep(cache, slot, start, mask))
-
-    def _results(
-        self, ids: torch.Tensor, positions: torch.Tensor, step: TracedStep | TracedSegments
-    ) -> tuple[torch.Tensor, ...]:
-        result = self.network(input_ids=ids, position_ids=positions, use_cache=False, step=step)
-        if not self.feature_layers:
-            return (result.logits[0],)
-        streams = [step.features[layer] for layer in self.feature_layers]
-        return result.logits[0], torch.cat(streams, dim=-1)
-
-
-class _ForwardOfSeveral(_Forward):
-    """(ids, positions, cache, places, masks) -> the same."""
-
-    def forward(  # type: ignore[override]
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        cache: torch.Tensor,
-        places: torch.Tensor,
-        masks: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        return self._results(ids, positions, TracedSegments(cache, places, masks))
+        return self.attention(query, key, value, self.cache, layer, scaling, *self.layout)
 
 
 @dataclass(frozen=True)
@@ -218,6 +147,32 @@ class GraphKey:
     """One segment, which spares the loop over them."""
     is_masked: bool
     feature_layers: tuple[int, ...]
+
+
+class _Forward(torch.nn.Module):
+    """(ids, positions, cache, *layout) -> logits [R, V][, features [R, A*H]]."""
+
+    def __init__(
+        self, network: PreTrainedModel, key: GraphKey, packed: PackedLinears | None
+    ) -> None:
+        super().__init__()
+        self.network, self.packed = network, packed
+        self.attention = scripted(attend_cached if key.is_single else attend_several)
+        self.feature_layers = key.feature_layers
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: torch.Tensor,
+        *layout: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        step = TracedStep(self.attention, cache, layout)
+        result = self.network(input_ids=ids, position_ids=positions, use_cache=False, step=step)
+        if not self.feature_layers:
+            return (result.logits[0],)
+        streams = [step.features[layer] for layer in self.feature_layers]
+        return result.logits[0], torch.cat(streams, dim=-1)
 
 
 class TorchScript(Backend):
@@ -300,8 +255,7 @@ class TorchScript(Backend):
         )
 
     def _record(self, inputs: tuple[torch.Tensor, ...], key: GraphKey) -> torch.nn.Module | None:
-        kind = _Forward if key.is_single else _ForwardOfSeveral
-        forward = kind(self.network, key.feature_layers, self._packed).eval()
+        forward = _Forward(self.network, key, self._packed).eval()
         recording = self._packed.recording() if self._packed else contextlib.nullcontext()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its age, and of shapes read in Python
