@@ -20,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.command import Parser, at_least, print_notices, run_command, summary
-from evaluation.records.manifest import read_manifest
+from evaluation.records.manifest import Manifest, read_manifest
+from evaluation.records.writer import write_atomically
 from evaluation.replaying import target
 from evaluation.replaying.corpus import Corpus, index
 from evaluation.replaying.encoding import Encoder
@@ -79,9 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     drafter = CountingStand(large)
     generations = 0
     questions = list(corpus.questions)[: args.limit]
+    manifest = read_manifest(args.records)
     for question in tqdm(questions, unit="question", desc="replaying"):
         drafter.enter("question", question)
-        for script in _scripts(corpus, question, args.records):
+        for script in _scripts(corpus, question, manifest):
             replay(drafter, script)
             generations += 1
     fitted = Fit(large, drafter.accepted, drafter.steps).best(args.nodes)
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"{args.records}: no drafted token was accepted, so there is no tree to fit"
         )
-    fitted.write(args.out)
+    write_atomically(args.out, fitted.text())
     mean_accepted = 1 + sum(fitted.chances[1:])
     print(
         f"{args.out}: {len(fitted) - 1} nodes, up to {max(fitted.depths)} deep,"
@@ -114,9 +116,8 @@ def large_tree(nodes: int, depth: int) -> StaticTree:
     return StaticTree.of(chances)
 
 
-def _scripts(corpus: Corpus, question: str, file: Path) -> Iterator[Script]:
+def _scripts(corpus: Corpus, question: str, manifest: Manifest) -> Iterator[Script]:
     """A question's generations; UserError where their likeliest tokens are not recorded."""
-    manifest = read_manifest(file)
     encoder = Encoder(stop_ids=frozenset(manifest.stop_ids or ()))
     for trace in corpus.load(question):
         if not trace.is_ours or trace.target_topk is None:

@@ -2,9 +2,9 @@
 
     python -m evaluation.parallel DIR ...
 
-Every folder holds the runs of one number of samples (--parallel). A speed-up is over vanilla with
-the same number; where it falls to 1, drafting stops paying. Figures go into the first folder:
-parallel-speed-up.png and parallel-tokens.png.
+Every folder holds the runs of one --parallel. A speed-up is over vanilla of the same folder, with
+as many together; where a method is no longer faster, drafting stops paying. Figures go into the
+first folder: parallel-speed-up.png and parallel-tokens.png.
 """
 
 from __future__ import annotations
@@ -19,128 +19,130 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.analysis.metrics import SpeedUp, mean_accepted_tokens, speed, speed_up
+from evaluation.analysis.comparison import Comparison, MethodRuns, gather
+from evaluation.analysis.metrics import NAN
+from evaluation.analysis.results import SpeedResult, speed_result
 from evaluation.command import Parser, print_notices, run_command, summary
-from evaluation.records.runs import RunFile, Setting, check_prompts, find_runs
-from evaluation.records.totals import finished
 from evaluation.report.colours import colour, marker
 from evaluation.report.figures import Panel, panels, save
-from evaluation.report.formatting import FORMATS, Table, number, with_interval
+from evaluation.report.formatting import FORMATS, UNKNOWN, Table, number, with_interval
 from model.errors import UserError
 
 BASE = "vanilla"
-HEADER = ("method", "P", "speed-up", "tokens/s", "latency", "MAT")
+HEADER = ("method", "together", "speed-up [95 %]", "verdict", "tokens/s", "latency", "MAT")
 HEIGHTS = {"speed-up": "speed-up over vanilla with as many", "tokens": "tokens a second"}
 """What is drawn, and its axis."""
+NO_LONGER = ("slower", "not distinguishable", "within the noise")
+"""Verdicts of a method that does not pay."""
 BELOW = """
-P: samples decoded in one forward; speed-up: over vanilla with the same P, 95 % over questions;
-tokens/s: of the whole group; latency: seconds from a group's beginning to a sample's end, mean."""
+together   samples of a question decoded in one forward
+speed-up   over vanilla with as many together; verdict as in the speed table
+tokens/s   of all samples under way
+latency    seconds from the group's beginning to a sample's end, mean"""
 
 
 @dataclass(frozen=True)
-class Place:
+class Point:
     """A method with so many samples together."""
 
-    setting: Setting
-    method: str
-    parallel: int
-    speed_up: SpeedUp
-    tokens_per_second: float
+    title: str
+    """Of the setting."""
+    together: int
+    speed: SpeedResult
     latency: float
-    mat: float
+
+    @property
+    def is_faster(self) -> bool | None:
+        """Than vanilla; None where that cannot be said."""
+        verdict = self.speed.verdict.against_b if self.speed.verdict else ""
+        if verdict in NO_LONGER:
+            return False
+        return True if verdict == "faster" else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(sys.argv[1:] if argv is None else argv)
     notices: list[str] = []
-    found: list[RunFile] = []
-    for folder in args.folders:
-        found += [run for run in find_runs(folder, notices) if run.records]
-    places = places_of(found, notices)
+    points = gathered(args.folders, notices)
     print_notices(notices)
-    if not places:
-        raise UserError(
-            "no run has vanilla with the same --parallel beside it; run --method vanilla too"
-        )
-    settings = list(dict.fromkeys(place.setting for place in places))
-    for setting in settings:
-        own = [place for place in places if place.setting == setting]
-        print(f"\n{_title(setting)}\n{_table(setting, own).text(args.format)}")
-        for line in verdicts(own):
+    if not points:
+        raise UserError("no folder has a vanilla run and a question that it has finished")
+    titles = list(dict.fromkeys(point.title for point in points))
+    for title in titles:
+        own = [point for point in points if point.title == title]
+        print(f"\n{title}\n{_table(title, own).text(args.format)}")
+        for line in conclusions(own):
             print(line)
     print(BELOW)
     for what in HEIGHTS:
         file = args.folders[0] / f"parallel-{what}.png"
-        save(figure(settings, places, what), file)
+        save(figure(titles, points, what), file)
         print(f"figure: {file}")
     return 0
 
 
-def places_of(found: Sequence[RunFile], notices: list[str]) -> list[Place]:
-    """Every run beside vanilla of its setting and number, by setting, method and number.
+def gathered(folders: Sequence[Path], notices: list[str]) -> list[Point]:
+    """Every method beside vanilla, by setting, method and number together.
 
-    Raises UserError where two files are one method's with one number, or prompts differ.
+    Where another folder has as many together in a setting (no more samples there are, or rounds
+    that cannot run together), the first one counts.
     """
-    runs: dict[tuple[Setting, int, str], RunFile] = {}
-    for run in found:
-        key = run.setting, parallel_of(run), run.name
-        if key in runs:
-            raise UserError(
-                f"{runs[key].path} and {run.path} are both {run.name} with {key[1]} together;"
-                " give one of them"
-            )
-        runs[key] = run
-    places = []
-    for (setting, parallel, name), run in runs.items():
-        base = runs.get((setting, parallel, BASE))
-        if base is None or not set(run.totals) & set(base.totals):
-            notices.append(f"{run.path}: no vanilla with {parallel} together to compare with")
-            continue
-        check_prompts(run, base)
-        records = finished(run.records)
-        latencies = [r.seconds if r.latency is None else r.latency for r in records]
-        places.append(
-            Place(
-                setting,
-                name,
-                parallel,
-                speed_up(run.totals, base.totals),
-                speed(run.totals),
-                mean(latencies),
-                mean_accepted_tokens(records),
-            )
-        )
-    order = sorted(places, key=lambda place: (place.method != BASE, place.method, place.parallel))
-    return sorted(order, key=lambda place: str(place.setting))
+    points: list[Point] = []
+    seen: set[tuple[str, int]] = set()
+    for folder in folders:
+        for comparison in gather(folder, notices):
+            if comparison.vanilla is None:
+                continue
+            together = max(record.batch for record in comparison.vanilla.all_records)
+            if (comparison.title, together) in seen:
+                notices.append(
+                    f"{folder}: {comparison.title} is left out, an earlier folder has {together}"
+                    " together too"
+                )
+                continue
+            seen.add((comparison.title, together))
+            points += _points(comparison, together)
+    order = sorted(points, key=lambda p: (p.speed.method != BASE, p.speed.method, p.together))
+    return sorted(order, key=lambda point: point.title)
 
 
-def parallel_of(run: RunFile) -> int:
-    """How many samples ran together, at most."""
-    return max(record.batch for record in run.records)
+def _points(comparison: Comparison, together: int) -> list[Point]:
+    points = []
+    for method in comparison.methods:
+        speed = speed_result(comparison, method)
+        if speed.speed_up is not None:
+            points.append(Point(comparison.title, together, speed, _latency(method)))
+    return points
 
 
-def verdicts(places: Sequence[Place]) -> list[str]:
-    """From which number on each method is no faster than vanilla."""
+def _latency(method: MethodRuns) -> float:
+    """Mean; before there were groups a generation's wall time."""
+    seconds = [r.seconds if r.latency is None else r.latency for r in method.records]
+    return mean(seconds) if seconds else NAN
+
+
+def conclusions(points: Sequence[Point]) -> list[str]:
+    """From which number together each method is no longer faster than vanilla."""
     lines = []
-    for method in dict.fromkeys(place.method for place in places):
-        own = [place for place in places if place.method == method]
-        slower = [place.parallel for place in own if place.speed_up.ratio <= 1]
-        if method != BASE and slower:
-            lines.append(f"{method}: drafting does not pay with {min(slower)} together")
+    for method in dict.fromkeys(point.speed.method for point in points):
+        own = [point for point in points if point.speed.method == method]
+        lost = [point.together for point in own if point.is_faster is False]
+        if lost:
+            lines.append(f"{method}: drafting does not pay with {min(lost)} together")
     return lines
 
 
-def figure(settings: Sequence[Setting], places: Sequence[Place], what: str) -> Figure:
+def figure(titles: Sequence[str], points: Sequence[Point], what: str) -> Figure:
     """Of every setting one of HEIGHTS against the number together."""
 
     def draw(axis: Axes, which: int) -> None:
-        chosen = [place for place in places if place.setting == settings[which]]
-        for name in dict.fromkeys(place.method for place in chosen):
-            own = [place for place in chosen if place.method == name]
-            heights = [_height(place, what) for place in own]
-            together = [place.parallel for place in own]
+        chosen = [point for point in points if point.title == titles[which]]
+        for name in dict.fromkeys(point.speed.method for point in chosen):
+            own = [point for point in chosen if point.speed.method == name]
+            heights = [_height(point, what) for point in own]
+            together = [point.together for point in own]
             axis.plot(together, heights, color=colour(name), marker=marker(name), label=name)
-        numbers = sorted({place.parallel for place in chosen})
+        numbers = sorted({point.together for point in chosen})
         axis.set_xscale("log", base=2)
         axis.set_xticks(numbers, [str(n) for n in numbers])
         axis.minorticks_off()
@@ -149,32 +151,30 @@ def figure(settings: Sequence[Setting], places: Sequence[Place], what: str) -> F
         if what == "speed-up":
             axis.axhline(1, color=colour(BASE), lw=1)
 
-    titles = [_title(setting) for setting in settings]
     return panels(titles, draw, Panel(width=6.0, height=4.2, has_legend=True))
 
 
-def _height(place: Place, what: str) -> float:
-    return place.speed_up.ratio if what == "speed-up" else place.tokens_per_second
+def _height(point: Point, what: str) -> float:
+    assert point.speed.speed_up is not None
+    return point.speed.speed_up.ratio if what == "speed-up" else point.speed.tokens_per_second
 
 
-def _title(setting: Setting) -> str:
-    return f"{setting.paradigm}, T = {setting.temperature:g}"
-
-
-def _table(setting: Setting, places: Sequence[Place]) -> Table:
+def _table(title: str, points: Sequence[Point]) -> Table:
     rows = []
-    for place in places:
+    for point in points:
+        speed = point.speed
         rows.append(
             (
-                place.method,
-                str(place.parallel),
-                with_interval(place.speed_up),
-                number(place.tokens_per_second, 0),
-                number(place.latency),
-                number(place.mat),
+                speed.method,
+                str(point.together),
+                with_interval(speed.speed_up),
+                speed.verdict.against_b if speed.verdict else UNKNOWN,
+                number(speed.tokens_per_second, 0),
+                number(point.latency),
+                number(speed.mat),
             )
         )
-    return Table(_title(setting), HEADER, rows)
+    return Table(title, HEADER, rows)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

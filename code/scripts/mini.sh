@@ -17,6 +17,7 @@ MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-640}"
 MAX_NODES="${MAX_NODES:-8}"               # nodes of a draft, root included
 THREADS="${THREADS:-1}"                   # a second thread costs a small model more than it brings
 PARALLEL="${PARALLEL:-1}"                 # samples decoded together; several, as in "1 2 4 8", are compared
+SAMPLES="${SAMPLES:-4}"                   # of a question; no fewer than are decoded together
 OUT="${OUT:-data/mini}"
 
 run() {  # samples together, folder, further flags
@@ -30,9 +31,13 @@ run() {  # samples together, folder, further flags
         --for blend_eagle3 "--eagle-depth 5 --eagle-top-k 1 --blend-inner-cost 1" \
         --for sps "--sps-tokens 6" \
         --bench-name mini --question-end "$LIMIT" --max-new-tokens "$MAX_NEW_TOKENS" \
-        --max-nodes "$MAX_NODES" --threads "$THREADS" --parallel "$parallel" "$@"
+        --max-nodes "$MAX_NODES" --threads "$THREADS" --samples "$SAMPLES" --parallel "$parallel" "$@"
 }
 
+for parallel in $PARALLEL; do
+    # what is no number is refused by the command itself
+    if [[ "$parallel" =~ ^[0-9]+$ ]] && [ "$parallel" -gt "$SAMPLES" ]; then SAMPLES="$parallel"; fi
+done
 folders=()
 for parallel in $PARALLEL; do
     folder="$OUT"

@@ -1,13 +1,13 @@
 """`--parallel P`: samples of a question decoded together, as a user runs it."""
 
-import shutil
-
 import pytest
 
 from evaluation import inference, parallel, speed
-from evaluation.analysis.metrics import SpeedUp
+from evaluation.analysis.results import SpeedResult
+from evaluation.analysis.verdicts import PairVerdict
 from evaluation.command import run_command
 from evaluation.records.reading import read_records
+from evaluation.records.topk import Topk
 from evaluation.running import runner
 from model.errors import UserError
 
@@ -34,6 +34,23 @@ def test_the_texts_do_not_depend_on_how_many_run_together(method, tmp_path):
         together = run(tmp_path / f"{value}.jsonl", "--parallel", value, method=method)
         assert texts(together) == texts(alone)
         assert [r.batch for r in together] == batches * 2
+
+
+def test_the_rows_of_a_forward_are_limited(tmp_path):
+    free = run(tmp_path / "free.jsonl", "--parallel", "all")
+    tight = run(tmp_path / "tight.jsonl", "--parallel", "all", "--max-rows", "10")
+    assert texts(tight) == texts(free)
+    early = [r.draft_lengths[:2] for r in tight]  # all five are under way: two rows each
+    assert max(max(lengths) for lengths in early) <= 1
+    assert max(max(r.draft_lengths) for r in free) > 1
+
+
+def test_likeliest_tokens_are_recorded_together_too(tmp_path):
+    recorded = []
+    for value in ("1", "all"):
+        records = run(tmp_path / f"{value}.jsonl", "--parallel", value, "--record-topk", "4")
+        recorded.append([Topk.unpacked(r.target_topk).ids[:, 0].tolist() for r in records])
+    assert recorded[0] == recorded[1]
 
 
 def test_a_groups_time_is_recorded_once(tmp_path):
@@ -102,35 +119,34 @@ def test_speed_ups_compare_equal_numbers(monkeypatch, tmp_path, capsys):
 
 
 def test_numbers_are_compared_with_vanillas_of_the_same(tmp_path, capsys):
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder, value in zip(folders, ("1", "2"), strict=True):
+    folders = [tmp_path / "1", tmp_path / "2", tmp_path / "all", tmp_path / "8"]
+    for folder in folders:
         for method in ("vanilla", "sam"):
-            run(folder / f"{method}.jsonl", "--parallel", value, method=method)
+            run(folder / f"{method}.jsonl", "--parallel", folder.name, method=method)
     assert parallel.main([str(folder) for folder in folders]) == 0
     said = capsys.readouterr().out
     rows = [line.split()[:2] for line in said.splitlines() if line.startswith(("vanilla", "sam "))]
-    assert rows == [["vanilla", "1"], ["vanilla", "2"], ["sam", "1"], ["sam", "2"]]
+    numbers = ["1", "2", "5"]
+    assert rows == [[method, n] for method in ("vanilla", "sam") for n in numbers]
+    assert f"{folders[3]}: best_of_n, T = 0.6 is left out" in said  # of five samples no eight run
     for name in ("speed-up", "tokens"):
         assert (folders[0] / f"parallel-{name}.png").stat().st_size > 10_000
     (folders[1] / "vanilla.jsonl").unlink()
-    assert parallel.main([str(folder) for folder in folders]) == 0
-    assert "no vanilla with 2 together" in capsys.readouterr().out
-    with pytest.raises(UserError, match="both sam with 1 together"):
-        copy = tmp_path / "copy"
-        shutil.copytree(folders[0], copy)
-        parallel.main([str(folders[0]), str(copy)])
-    (copy / "vanilla.jsonl").unlink()
-    with pytest.raises(UserError, match="run --method vanilla too"):
-        parallel.main([str(copy)])
+    assert parallel.main([str(folder) for folder in folders[:2]]) == 0
+    assert "no vanilla run, so no speed-ups" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no folder has a vanilla run"):
+        parallel.main([str(folders[1])])
 
 
 def test_where_drafting_stops_paying():
-    def place(method, number, ratio):
-        up = SpeedUp(ratio, ratio, ratio, ratio, 2)
-        return parallel.Place(("p", 0.0, "m"), method, number, up, 1.0, 1.0, 1.0)
+    def point(method, together, ratio, questions=8):
+        verdict = PairVerdict(method, "vanilla", ratio, ratio - 0.05, ratio + 0.05, 0.1, questions)
+        speed = SpeedResult(method, "t", (), questions, 1.0, None, 1.0, verdict=verdict)
+        return parallel.Point("t", together, speed, 1.0)
 
-    places = [place("sam", 1, 1.5), place("sam", 4, 0.9), place("sam", 8, 0.8), place("pld", 1, 2)]
-    assert parallel.verdicts(places) == ["sam: drafting does not pay with 4 together"]
+    points = [point("sam", 1, 1.5), point("sam", 4, 1.02), point("sam", 8, 0.8)]
+    points += [point("pld", 1, 2.0), point("pld", 4, 0.8, questions=2)]  # too few to say
+    assert parallel.conclusions(points) == ["sam: drafting does not pay with 4 together"]
 
 
 @pytest.mark.parametrize("value", ("0", "-1", "some"))

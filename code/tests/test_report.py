@@ -15,6 +15,7 @@ from evaluation import redundancy as redundancy_command
 from evaluation.analysis import acceptance, metrics, redundancy, verdicts
 from evaluation.analysis.comparison import gather
 from evaluation.records.manifest import Manifest
+from evaluation.records.runs import find_runs
 from evaluation.records.totals import Total, by_question
 from evaluation.records.writer import RecordWriter
 from evaluation.report import __main__ as report
@@ -236,6 +237,14 @@ def test_two_files_as_in_the_published_benchmark(monkeypatch, capsys, tmp_path):
         "original",
     )
     assert "speed-up" in capsys.readouterr().out
+
+
+def test_a_question_file_is_not_taken_for_records(tmp_path):
+    (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "turns": ["1 + 1?"]}\n')
+    (tmp_path / "copied.jsonl").write_text(record("1", 0).line())
+    notices: list[str] = []
+    find_runs(tmp_path, notices, may_be_empty=True)
+    assert len(notices) == 1 and "copied.jsonl: records without a manifest" in notices[0]
 
 
 def test_leaderboard_ranks_and_refuses(monkeypatch, capsys, tmp_path):

@@ -168,7 +168,7 @@ def test_the_built_in_tree_has_80_nodes():
 
 def test_a_tree_survives_its_file(tmp_path):
     file = tmp_path / "tree.json"
-    CHAIN_AND_SIBLINGS.write(file)
+    file.write_text(CHAIN_AND_SIBLINGS.text())
     assert StaticTree.read(file, TOP) == CHAIN_AND_SIBLINGS
     assert CHAIN_AND_SIBLINGS.first(3).paths() == [(), (0,), (0, 0)]
 
@@ -222,6 +222,14 @@ def test_a_tree_is_fitted_and_used(tmp_path, capsys):
     again = tmp_path / "stand.jsonl"
     few = ["--question-end", "2", "--max-new-tokens", "60", "--answer-file", str(again)]
     inference.main_for("stand", [*RUN, *few, "--stand-tree", str(out)])
+
+
+def test_where_no_file_can_be_a_tree_is_not_written(tmp_path):
+    file = recorded(tmp_path, "--record-topk", "10")
+    with pytest.raises(UserError, match="cannot write"):
+        fit_tree.main([str(file), "--out", str(tmp_path)])
+    inside = tmp_path / "new" / "tree.json"
+    assert fit_tree.main([str(file), "--out", str(inside)]) == 0 and inside.exists()
 
 
 def test_records_without_likeliest_tokens_fit_no_tree(tmp_path):

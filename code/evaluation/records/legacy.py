@@ -44,6 +44,7 @@ def upgraded_settings(settings: Mapping[str, Any], device: str | None) -> dict[s
     upgraded.setdefault("answer_instruction", None)
     upgraded.setdefault("record_topk", 0)
     upgraded.setdefault("parallel", 1)
+    upgraded.setdefault("max_rows", None)
     options = upgraded.get("options")
     if isinstance(options, dict):
         upgraded["options"] = {OPTIONS.get(name, name): value for name, value in options.items()}

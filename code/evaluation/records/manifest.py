@@ -162,6 +162,7 @@ def settings_of(
         "warmup": spec["warmup"],
         "record_topk": spec.get("record_topk", 0),
         "parallel": spec.get("parallel", 1),
+        "max_rows": spec.get("max_rows"),
         "sampling_top_k": generation["sampling_top_k"],
         "sampling_top_p": generation["sampling_top_p"],
         "engine": model["engine"],

@@ -155,7 +155,8 @@ def _is_run_file(path: Path) -> bool:
 
 def _looks_like_records(path: Path) -> bool:
     with open(path, encoding="utf-8", errors="replace") as file:
-        return file.readline(4000).startswith('{"question_id"')
+        first = file.readline(4000)
+    return first.startswith('{"question_id"') and '"paradigm"' in first
 
 
 def check_comparable(run: RunFile, base: RunFile) -> None:

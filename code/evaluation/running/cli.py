@@ -222,6 +222,12 @@ def _add_paradigm_flags(group: Any) -> None:
         metavar="P",
         help="decode P samples of a question in one forward, or 'all'; the texts stay the same",
     )
+    group.add_argument(
+        "--max-rows",
+        type=int,
+        metavar="N",
+        help="most nodes of one forward, shared equally by the samples under way",
+    )
     add_options(group, [paradigms.load(name).Config for name in paradigms.names()])
 
 
@@ -377,6 +383,7 @@ def spec_of(
         warmup=args.warmup,
         record_topk=args.record_topk,
         parallel=args.parallel,
+        max_rows=args.max_rows,
     )
 
 

@@ -44,7 +44,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """A generation's record and what the paradigm gets of it: nothing where it failed."""
 
     record: Record
@@ -185,10 +185,10 @@ class Runner:
 
     def generate(
         self, question: Question, choice: int, asks: list[Ask], listener: Listener
-    ) -> list[Made]:
+    ) -> list[Outcome]:
         """Generations in one forward a step; those too long for the context fail alone."""
         requests: list[Request] = []
-        made: dict[int, Made] = {}
+        too_long: dict[int, Outcome] = {}
         for number, ask in enumerate(asks):
             key = GenerationKey(choice, ask.sample, ask.round)
             request = self.request(question, ask.messages, key)
@@ -197,23 +197,24 @@ class Runner:
                 requests.append(request)
             except UserError as error:
                 why = f"context: {error}"
-                made[number] = Made(failed_record(self.spec, question, key, why, request))
-        results = iter(self._together(question, requests, listener))
-        return [made[number] if number in made else next(results) for number in range(len(asks))]
+                too_long[number] = Outcome(failed_record(self.spec, question, key, why, request))
+        others = iter(self._together(question, requests, listener))
+        return [too_long.get(number) or next(others) for number in range(len(asks))]
 
     def _together(
         self, question: Question, requests: list[Request], listener: Listener
-    ) -> list[Made]:
+    ) -> list[Outcome]:
         """Records of requests that fit the context."""
         if not requests:
             return []
         name = _name_of(question, requests)
         listener.generation(name)
         self.drafter.enter("request", name)
-        model, spec, count = self.loaded.model, self.spec, len(requests)
+        model, spec = self.loaded.model, self.spec
         control_before = self.control.step_time()
         recorders = [TopkRecorder.of(spec.record_topk, self.drafter) for _ in requests]
         meter = Meter(model.device)
+        failure = ""
         try:
             generations = self._generations(requests, recorders, listener)
         except UserError:
@@ -222,25 +223,33 @@ class Runner:
             _raise_if_broken(model.device)
             # the drafter may be half-way, so it starts afresh
             self.drafter.enter("run", "after a failure")
-            why = f"{type(error).__name__}: {error}"
-        else:
-            usage = meter.usage()
-            usage = replace(usage, peak_memory=usage.peak_memory - self.held_by_others)
-            self.control.earn(sum(generation.times.wall for generation in generations))
-            control_time = (control_before + self.control.step_time()) / 2
-            share = share_of(usage, count)
-            made = []
-            for request, generation, recorder in zip(requests, generations, recorders, strict=True):
-                made.append(
-                    self._made(question, request, generation, share, control_time, recorder)
-                )
-            return made
-        if count > 1:  # one may be at fault, or all together too large: each alone
-            alone = [self._together(question, [request], listener) for request in requests]
-            return [made for (made,) in alone]
+            failure = f"{type(error).__name__}: {error}"
+        if failure:  # here the error, and what its frames hold of the memory, is gone
+            return self._after_failure(question, requests, listener, failure)
+        usage = meter.usage()
+        usage = replace(usage, peak_memory=usage.peak_memory - self.held_by_others)
+        self.control.earn(sum(generation.times.wall for generation in generations))
+        control_time = (control_before + self.control.step_time()) / 2
+        share = share_of(usage, len(requests))
+        outcomes = []
+        for request, generation, recorder in zip(requests, generations, recorders, strict=True):
+            outcomes.append(
+                self._outcome(question, request, generation, share, control_time, recorder)
+            )
+        return outcomes
+
+    def _after_failure(
+        self, question: Question, requests: list[Request], listener: Listener, failure: str
+    ) -> list[Outcome]:
+        """Each request alone: one may be at fault, or all together too large. One alone failed."""
+        if len(requests) > 1:
+            outcomes = []
+            for request in requests:
+                outcomes += self._together(question, [request], listener)
+            return outcomes
         (request,) = requests
         key = GenerationKey(request.choice, request.sample, request.round)
-        return [Made(failed_record(spec, question, key, why, request))]
+        return [Outcome(failed_record(self.spec, question, key, failure, request))]
 
     def _generations(
         self,
@@ -252,11 +261,12 @@ class Runner:
         model, drafter, nodes = self.loaded.model, self.drafter, self.nodes
         if len(requests) == 1:
             return [generate(model, drafter, requests[0], nodes, listener.step, recorders[0])]
+        rows = self.spec.max_rows or NO_CAP
         return generate_together(
-            model, drafter, requests, nodes, on_step=listener.step, records=list(recorders)
+            model, drafter, requests, nodes, rows, listener.step, recordings=list(recorders)
         )
 
-    def _made(
+    def _outcome(
         self,
         question: Question,
         request: Request,
@@ -264,7 +274,7 @@ class Runner:
         usage: Usage,
         control_time: float,
         recorder: TopkRecorder | None,
-    ) -> Made:
+    ) -> Outcome:
         loaded = self.loaded
         answer = answer_of(loaded.tokenizer, loaded.family, generation.output_ids, request.stop_ids)
         record = finished_record(
@@ -277,7 +287,7 @@ class Runner:
             control_time,
             recorder.packed() if recorder else None,
         )
-        return Made(record, answer)
+        return Outcome(record, answer)
 
 
 @dataclass(frozen=True)
@@ -299,9 +309,9 @@ class Asker:
         size = self.runner.spec.parallel or max(1, len(asks))
         for begin in range(0, len(asks), size):
             group = asks[begin : begin + size]
-            made = self.runner.generate(self.question, self.choice, group, self.listener)
-            self.records.extend(each.record for each in made)
-            answers += [each.answer for each in made]
+            outcomes = self.runner.generate(self.question, self.choice, group, self.listener)
+            self.records.extend(outcome.record for outcome in outcomes)
+            answers += [outcome.answer for outcome in outcomes]
         return answers
 
 

@@ -28,6 +28,7 @@ SHARED = (
     "warmup",
     "record_topk",
     "parallel",
+    "max_rows",
 )
 """What methods in turn have in common, by the specification's fields."""
 

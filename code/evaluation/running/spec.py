@@ -164,11 +164,15 @@ class RunSpec:
     """How many of the target's likeliest tokens are recorded after every emitted one."""
     parallel: int = 1
     """Samples of a question decoded in one forward; ALL of them, or 1: one after another."""
+    max_rows: int | None = None
+    """Most nodes of one forward, which the samples under way share equally; None: no limit."""
 
     def __post_init__(self) -> None:
         _at_least("--warmup", self.warmup, 0)
         _at_least("--record-topk", self.record_topk, 0)
         _at_least("--parallel", self.parallel, 0)
+        if self.max_rows is not None:
+            _at_least("--max-rows", self.max_rows, 1)
         if self.answer_file and not self.answer_file.endswith(".jsonl"):
             raise UserError(f"--answer-file must end in .jsonl, not '{self.answer_file}'")
 
