@@ -137,7 +137,7 @@ def ranked(shop: Shop, command: str) -> None:
     alone = shop.folder / "alone"
     shutil.copytree(shop.records, alone, dirs_exist_ok=True)
     for file in alone.rglob("*.jsonl"):
-        file.write_text(file.read_text().replace('"shared":true', '"shared":false'))
+        file.write_text(file.read_text().replace('"shared": true', '"shared": false'))
     shop.run(command.replace("data/mini", str(alone)))
 
 

@@ -50,11 +50,11 @@ def test_a_replay_accepts_what_the_run_accepted(method, scope, target, load):
         replayed.enter("question", question)
         for sample in range(2):
             request = Request(PROMPT, 70, 0.7, seed=5, question_id=question, sample=sample)
-            recorder = TopkRecorder.of(8, real)
+            recorder = TopkRecorder.of(10, real)
             real.enter("request", f"{question}{sample}")
             replayed.enter("request", f"{question}{sample}")
             run = generate(target, real, request, max_nodes=20, record=recorder)
-            topk = topk_of_steps(recorder.packed(), "here", 8)
+            topk = topk_of_steps(recorder.packed(), "here", replayed.needs.target_topk)
             again = replay(replayed, Script(request, run.output_ids, topk), max_nodes=20)
             assert (again.accept_lengths, again.draft_lengths, again.sources) == (
                 run.accept_lengths,
@@ -81,8 +81,8 @@ def run_records(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("run")
     flags = "--model-path mini --paradigm best_of_n --samples 3 --temperature 0.6"
-    flags += " --question-end 3 --max-new-tokens 120 --threads 1 --max-nodes 24 --record-topk 8"
-    words = ["--methods", "vanilla", "sam", "pia", *flags.split()]
+    flags += " --question-end 3 --max-new-tokens 120 --threads 1 --max-nodes 24 --record-topk 10"
+    words = ["--methods", "vanilla", "sam", "pia", "stand", *flags.split()]
     specs = parse_several([*words, "--answer-file", str(folder / "{method}.jsonl")])
     assert loop.run(specs, words) == 0
     return folder
@@ -102,9 +102,9 @@ def test_records_of_a_run_replay_to_its_accept_lengths(run_records, tmp_path, ca
     again = replayed(
         run_records / "vanilla.jsonl",
         tmp_path,
-        *("--methods", "sam", "pia", "recycling", "--max-nodes", "24", "--format", "markdown"),
+        *("--methods", "sam", "pia", "stand", "recycling", "--max-nodes", "24", "--format", "markdown"),
     )
-    for method in ("sam", "pia"):
+    for method in ("sam", "pia", "stand"):
         real = {record.key: record for record in read_records(run_records / f"{method}.jsonl")}
         for record in again[method]:
             assert record.accept_lengths == real[record.key].accept_lengths

@@ -65,10 +65,13 @@ class TopkNgrams:
 
         `tokens` and `logprobs` [N, K], best first, stand for the last N positions of `text`, which
         should begin `CONTEXT` - 1 tokens before them. Rows of tokens below 0 are not known.
+        Log-probabilities count in half precision, as records hold them: so a replay learns what the
+        run learnt.
         """
         self._reserve(CONTEXT * len(tokens))
         known = np.ascontiguousarray(tokens[:, :TOP], dtype=np.int32)
-        chances = np.exp(logprobs[:, :TOP]).astype(np.float32)
+        recorded = logprobs[:, :TOP].astype(np.float16)
+        chances = np.exp(recorded.astype(np.float32))
         _learn(*self._arrays(), np.array(text, dtype=np.int64), known, chances)
 
     def draft(
