@@ -112,7 +112,7 @@ def main() -> int:
         )
     if matrix.leaves_out_samples:
         print(
-            "note: no Best-of-N at temperature 0: its samples are equal, nothing to measure",
+            "note: no samples at temperature 0: they are equal, nothing to measure",
             file=sys.stderr,
         )
     return run_matrix(matrix, args.beside, args.dry_run)

@@ -52,8 +52,8 @@ class Grader:
             self._questions = questions_of(self.run)
 
     def grade(self) -> list[Graded]:
-        """Every generation that has numbers."""
-        return [self._graded(record) for record in self.run.records if not record.failed]
+        """Every generation that has an answer."""
+        return [self._graded(record) for record in self.run.records if record.is_whole]
 
     def _graded(self, record: Record) -> Graded:
         question = self._question(record)

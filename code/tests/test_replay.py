@@ -102,7 +102,17 @@ def test_records_of_a_run_replay_to_its_accept_lengths(run_records, tmp_path, ca
     again = replayed(
         run_records / "vanilla.jsonl",
         tmp_path,
-        *("--methods", "sam", "pia", "stand", "recycling", "--max-nodes", "24", "--format", "markdown"),
+        *(
+            "--methods",
+            "sam",
+            "pia",
+            "stand",
+            "recycling",
+            "--max-nodes",
+            "24",
+            "--format",
+            "markdown",
+        ),
     )
     for method in ("sam", "pia", "stand"):
         real = {record.key: record for record in read_records(run_records / f"{method}.jsonl")}

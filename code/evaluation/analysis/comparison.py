@@ -92,7 +92,8 @@ class Comparison:
     @property
     def numbered(self) -> str:
         """What numbers the generations of a question."""
-        return "sample" if self.setting.paradigm == "best_of_n" else "round"
+        has_samples = any(record.sample for record in self.reference.all_records)
+        return "sample" if has_samples else "round"
 
     @cached_property
     def vanilla(self) -> MethodRuns | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from evaluation.analysis.metrics import NAN
 from evaluation.records.schema import Record
+from evaluation.records.totals import finished
 from model.index.suffix_automaton import SuffixAutomaton
 
 SIZES = (2, 4, 8)
@@ -149,7 +150,6 @@ def _shares(bins: np.ndarray) -> list[float]:
 def _questions(records: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:
     """Finished generations by question and choice, in the order they were made."""
     groups: dict[tuple[str, int], list[Record]] = defaultdict(list)
-    for record in records:
-        if not record.failed:
-            groups[record.question_id, record.choice].append(record)
+    for record in finished(records):
+        groups[record.question_id, record.choice].append(record)
     return groups

@@ -22,8 +22,8 @@ class Sameness:
 
 def sameness(run: RunFile, base: RunFile) -> Sameness:
     """Compare every generation's tokens with those of the vanilla run."""
-    vanilla = {record.key: record.output_ids for record in base.records if not record.failed}
-    common = [r for r in run.records if not r.failed and r.key in vanilla]
+    vanilla = {record.key: record.output_ids for record in base.records if record.is_whole}
+    common = [r for r in run.records if r.is_whole and r.key in vanilla]
     equal = sum(record.output_ids == vanilla[record.key] for record in common)
     return Sameness(equal, len(common))
 

@@ -84,7 +84,9 @@ def score_result(run: RunFile, base: RunFile | None, graded: Sequence[Graded]) -
     """One run's scores; `base` is the vanilla run beside it."""
     right = sum(item.right is True for item in graded)
     tokens = sum(item.record.tokens for item in graded)
-    seconds = sum(item.record.seconds for item in graded)
+    # what a paradigm called off has its cost too
+    spent_tokens = sum(record.tokens for record in run.records)
+    spent_seconds = sum(record.seconds for record in run.records)
     scorable = _scorable_questions(graded)
     k = min((len(group) for group in scorable), default=0)
     passed = []
@@ -105,8 +107,8 @@ def score_result(run: RunFile, base: RunFile | None, graded: Sequence[Graded]) -
         pass_at_k=sum(passed) / len(passed) if passed else NAN,
         vote=sum(votes) / len(votes) if votes else NAN,
         tokens=tokens / len(graded) if graded else NAN,
-        seconds_per_correct=seconds / right if right else NAN,
-        tokens_per_correct=tokens / right if right else NAN,
+        seconds_per_correct=spent_seconds / right if right else NAN,
+        tokens_per_correct=spent_tokens / right if right else NAN,
         unscorable=sum(item.right is None for item in graded),
         failed=sum(record.failed for record in run.records),
     )

@@ -3,7 +3,9 @@
 A paradigm file defines `Config` (a frozen dataclass: its flags), `generations(config)`, the
 (sample, round) pairs it makes for a question, and `run(question, generate, config)`. It sees a
 question's text and a callable, never engine or drafter: `generate(messages, sample=, round=)`
-returns an `Answer`, `generate.many(asks)` those of independent generations.
+returns an `Answer`, `generate.many(asks)` those of independent generations, and
+`generate.until(is_enough, asks)` those of as many as it takes. A file whose generations differ by
+their noise alone says `NEEDS_TEMPERATURE = True`: at temperature 0 there is nothing to measure.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -48,6 +51,11 @@ class Ask:
     round: int = 0
 
 
+Enough = Callable[[Sequence[Answer]], bool]
+"""Do the first answers of a question, in the order they were asked for, make the others unneeded?
+Once it says so of some, it says so of more."""
+
+
 class Generate(Protocol):
     """What a paradigm is given to call."""
 
@@ -59,6 +67,10 @@ class Generate(Protocol):
         """Generations that do not depend on each other: they may be decoded together."""
         ...
 
+    def until(self, is_enough: Enough, asks: list[Ask]) -> list[Answer]:
+        """The same up to the first that is enough; of the others nothing is made, or a part."""
+        ...
+
 
 def user(content: str) -> Message:
     """What the user says."""
@@ -68,6 +80,11 @@ def user(content: str) -> Message:
 def names() -> list[str]:
     """Every paradigm there is a file for."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def needs_temperature(name: str) -> bool:
+    """Do its generations differ by their noise alone?"""
+    return getattr(load(name), "NEEDS_TEMPERATURE", False)
 
 
 def load(name: str) -> ModuleType:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from evaluation.paradigms import Ask, Generate, user
 from model.contract import option
 
+NEEDS_TEMPERATURE = True
+
 
 @dataclass(frozen=True)
 class Config:

@@ -33,6 +33,8 @@ ADDED: dict[int, tuple[str, ...]] = {
 }
 """Fields by the schema that brought them; append only, so that old files stay readable."""
 ORIGINS = ("run", "replay")
+UNNEEDED = "unneeded"
+"""`finish_reason` of a generation that its paradigm called off, under way or before it began."""
 WOULD_COME_AGAIN = ("worker died", "context:")
 """How errors begin that would come again: a question that kills its workers, a prompt too long."""
 
@@ -56,7 +58,7 @@ class Record:
     prompt_tokens: int
     prompt_hash: str
     finish_reason: str
-    """'stop', 'length' or 'failed'."""
+    """'stop', 'length', 'unneeded' or 'failed'."""
     output_ids: list[int]
     text: str
     new_tokens: int | None
@@ -122,6 +124,16 @@ class Record:
     @property
     def failed(self) -> bool:
         return self.finish_reason == "failed"
+
+    @property
+    def is_whole(self) -> bool:
+        """Is there an answer? Neither did it fail nor was it called off."""
+        return not self.failed and self.finish_reason != UNNEEDED
+
+    @property
+    def never_began(self) -> bool:
+        """Was it called off before its first token?"""
+        return self.finish_reason == UNNEEDED and not self.output_ids
 
     @property
     def is_final(self) -> bool:
@@ -217,7 +229,7 @@ def parse_record(data: dict[str, Any], where: str) -> Record:
     _check_types(record, where)
     if record.origin not in ORIGINS:
         raise UserError(f"{where}: origin is one of {', '.join(ORIGINS)}, not '{record.origin}'")
-    if not record.failed:
+    if not record.failed and not record.never_began:
         _check_numbers(record, where)
         _check_counts(record, where)
     return record

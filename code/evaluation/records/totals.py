@@ -37,12 +37,14 @@ class Total:
 
 
 def finished(records: Iterable[Record]) -> list[Record]:
-    """Records that carry numbers: all but the failed."""
-    return [record for record in records if not record.failed]
+    """Records that carry numbers: all but those that failed or never began."""
+    return [record for record in records if not record.failed and not record.never_began]
 
 
 def total(record: Record) -> Total:
     """Of one generation."""
+    if record.never_began:
+        return Total(tokens=0, seconds=0.0, control_steps=0.0)
     waited = min(record.waited_time or 0.0, record.seconds)
     steps = None
     if record.control_time:

@@ -120,9 +120,8 @@ def scores(title: str, results: Iterable[ScoreResult]) -> Table:
 
 
 def _score_row(result: ScoreResult) -> list[str]:
-    is_best_of_n = result.setting[0] == "best_of_n"
     passed, vote = UNKNOWN, UNKNOWN
-    if is_best_of_n:
+    if len(result.samples) > 1:
         passed = f"{percent(result.pass_at_k)} (k={result.k})"
         vote = percent(result.vote)
     return [

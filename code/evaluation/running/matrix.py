@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evaluation.paradigms import needs_temperature
 from evaluation.running.interrupts import Interrupted
 from evaluation.running.resuming import SOME_FAILED
 from evaluation.running.spec import answer_path
@@ -46,15 +47,15 @@ class Matrix:
 
     @property
     def leaves_out_samples(self) -> bool:
-        """Is Best-of-N asked for at temperature 0? Its samples are equal: nothing to measure."""
+        """Are samples asked for at temperature 0? They are equal: nothing to measure."""
         is_greedy = any(float(temperature) == 0 for temperature in self.temperatures)
-        return is_greedy and "best_of_n" in self.paradigms
+        return is_greedy and any(map(needs_temperature, self.paradigms))
 
     def commands(self) -> Iterator[list[str]]:
         """The launchers. Finished work is skipped by the launcher itself."""
         for paradigm in self.paradigms:
             for temperature in self.temperatures:
-                if paradigm == "best_of_n" and float(temperature) == 0:
+                if needs_temperature(paradigm) and float(temperature) == 0:
                     continue
                 if not self.alone and len(self.methods) > 1:
                     yield self._in_turn(paradigm, temperature)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from evaluation.paradigms import Answer, GenerationKey
 from evaluation.records.manifest import scope_text
-from evaluation.records.schema import Record, prompt_hash, run_lengths
+from evaluation.records.schema import UNNEEDED, Record, prompt_hash, run_lengths
 from evaluation.running.meter import Usage
 from evaluation.running.spec import RunSpec
 from evaluation.tasks import Question
@@ -90,6 +91,25 @@ def failed_record(
         peak_memory=None,
         energy=None,
         error=error,
+    )
+
+
+def unneeded_record(
+    spec: RunSpec, question: Question, key: GenerationKey, request: Request
+) -> Record:
+    """Of a generation that was called off before it began: no tokens in no time."""
+    failed = failed_record(spec, question, key, "", request)
+    return replace(
+        failed,
+        finish_reason=UNNEEDED,
+        new_tokens=0,
+        forced_tokens=0,
+        prefill_time=0.0,
+        wall_time=0.0,
+        draft_time=0.0,
+        verify_time=0.0,
+        accept_time=0.0,
+        other_time=0.0,
     )
 
 

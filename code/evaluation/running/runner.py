@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Protocol
 
 import torch
 
-from evaluation.paradigms import Answer, Ask, GenerationKey, Message, user
-from evaluation.records.schema import Record
+from evaluation.paradigms import Answer, Ask, Enough, GenerationKey, Message, user
+from evaluation.records.schema import UNNEEDED, Record
 from evaluation.running.control import POSITIONS, Control
 from evaluation.running.meter import Meter, Usage, share_of
 from evaluation.running.prompting import answer_of, prompt_ids, special_texts
-from evaluation.running.recording import failed_record, finished_record
+from evaluation.running.recording import failed_record, finished_record, unneeded_record
 from evaluation.running.spec import RunSpec
 from evaluation.running.topk import TopkRecorder
 from evaluation.running.tuning import ROWS, Tuned
@@ -184,9 +186,17 @@ class Runner:
         return records
 
     def generate(
-        self, question: Question, choice: int, asks: list[Ask], listener: Listener
+        self,
+        question: Question,
+        choice: int,
+        asks: list[Ask],
+        listener: Listener,
+        is_enough: Enough | None = None,
     ) -> list[Outcome]:
-        """Generations in one forward a step; those too long for the context fail alone."""
+        """Generations in one forward a step; those too long for the context fail alone.
+
+        Those that are not done when `is_enough` says so of the answers before them are called off.
+        """
         requests: list[Request] = []
         too_long: dict[int, Outcome] = {}
         for number, ask in enumerate(asks):
@@ -198,11 +208,44 @@ class Runner:
             except UserError as error:
                 why = f"context: {error}"
                 too_long[number] = Outcome(failed_record(self.spec, question, key, why, request))
-        others = iter(self._together(question, requests, listener))
+        may_end = None
+        if is_enough:
+            may_end = partial(self._are_enough, is_enough, len(asks), too_long)
+        others = iter(self._together(question, requests, listener, may_end))
         return [too_long.get(number) or next(others) for number in range(len(asks))]
 
+    def _are_enough(
+        self,
+        is_enough: Enough,
+        asked: int,
+        too_long: dict[int, Outcome],
+        sequences: list[Sequence],
+    ) -> bool:
+        """Are the answers enough, up to the first that is not there yet?"""
+        others = iter(sequences)
+        answers = []
+        for number in range(asked):
+            if number in too_long:
+                answers.append(NOTHING)
+                continue
+            sequence = next(others)
+            if not sequence.finished:
+                break
+            answers.append(self._answer(sequence.ids, sequence.request))
+        return is_enough(answers)
+
+    def unneeded(self, question: Question, choice: int, ask: Ask) -> Outcome:
+        """A generation that was not begun."""
+        key = GenerationKey(choice, ask.sample, ask.round)
+        request = self.request(question, ask.messages, key)
+        return Outcome(unneeded_record(self.spec, question, key, request))
+
     def _together(
-        self, question: Question, requests: list[Request], listener: Listener
+        self,
+        question: Question,
+        requests: list[Request],
+        listener: Listener,
+        is_enough: Callable[[list[Sequence]], bool] | None = None,
     ) -> list[Outcome]:
         """Records of requests that fit the context."""
         if not requests:
@@ -216,7 +259,7 @@ class Runner:
         meter = Meter(model.device)
         failure = ""
         try:
-            generations = self._generations(requests, recorders, listener)
+            generations = self._generations(requests, recorders, listener, is_enough)
         except UserError:
             raise
         except Exception as error:
@@ -256,6 +299,7 @@ class Runner:
         requests: list[Request],
         recorders: list[TopkRecorder | None],
         listener: Listener,
+        is_enough: Callable[[list[Sequence]], bool] | None,
     ) -> list[Generation]:
         """A single one by the drafter itself, several by sessions of it."""
         model, drafter, nodes = self.loaded.model, self.drafter, self.nodes
@@ -263,8 +307,12 @@ class Runner:
             return [generate(model, drafter, requests[0], nodes, listener.step, recorders[0])]
         rows = self.spec.max_rows or NO_CAP
         return generate_together(
-            model, drafter, requests, nodes, rows, listener.step, recordings=list(recorders)
+            model, drafter, requests, nodes, rows, listener.step, list(recorders), is_enough
         )
+
+    def _answer(self, output_ids: list[int], request: Request) -> Answer:
+        loaded = self.loaded
+        return answer_of(loaded.tokenizer, loaded.family, output_ids, request.stop_ids)
 
     def _outcome(
         self,
@@ -275,8 +323,7 @@ class Runner:
         control_time: float,
         recorder: TopkRecorder | None,
     ) -> Outcome:
-        loaded = self.loaded
-        answer = answer_of(loaded.tokenizer, loaded.family, generation.output_ids, request.stop_ids)
+        answer = self._answer(generation.output_ids, request)
         record = finished_record(
             self.spec,
             question,
@@ -306,13 +353,43 @@ class Asker:
 
     def many(self, asks: list[Ask]) -> list[Answer]:
         answers = []
-        size = self.runner.spec.parallel or max(1, len(asks))
-        for begin in range(0, len(asks), size):
-            group = asks[begin : begin + size]
+        for group in self._groups(asks):
             outcomes = self.runner.generate(self.question, self.choice, group, self.listener)
             self.records.extend(outcome.record for outcome in outcomes)
             answers += [outcome.answer for outcome in outcomes]
         return answers
+
+    def until(self, is_enough: Enough, asks: list[Ask]) -> list[Answer]:
+        answers: list[Answer] = []
+        is_decided = False
+        for group in self._groups(asks):
+            for outcome in self._group_until(is_enough, answers, group, is_decided):
+                record = outcome.record
+                if is_decided and not record.failed:
+                    # one that was ahead of its turn: others would not have made it
+                    record = replace(record, finish_reason=UNNEEDED)
+                self.records.append(record)
+                if not is_decided:
+                    answers.append(outcome.answer)
+                    is_decided = is_enough(answers)
+        return answers
+
+    def _group_until(
+        self, is_enough: Enough, before: list[Answer], group: list[Ask], is_decided: bool
+    ) -> list[Outcome]:
+        """The generations of one group, given the answers of the groups before it."""
+        runner, question, choice = self.runner, self.question, self.choice
+        if is_decided:
+            return [runner.unneeded(question, choice, ask) for ask in group]
+        before = list(before)
+        return runner.generate(
+            question, choice, group, self.listener, lambda new: is_enough([*before, *new])
+        )
+
+    def _groups(self, asks: list[Ask]) -> list[list[Ask]]:
+        """As many as are decoded together."""
+        size = self.runner.spec.parallel or max(1, len(asks))
+        return [asks[begin : begin + size] for begin in range(0, len(asks), size)]
 
 
 def _name_of(question: Question, requests: list[Request]) -> str:

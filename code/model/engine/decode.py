@@ -152,13 +152,14 @@ def generate_together(
     max_rows: int = NO_CAP,
     on_step: Callable[[Sequence], None] | None = None,
     recordings: list[Recording | None] | None = None,
+    is_enough: Callable[[list[Sequence]], bool] | None = None,
 ) -> list[Generation]:
     """Generate several texts, one forward a step for all of them; the tokens are those of
     `generate`.
 
     Every text has a session of the drafter. `max_rows` caps the nodes of a step, which the texts
-    under way share equally. `recordings`, where given, has an entry a request. Raises as
-    `generate`.
+    under way share equally. `recordings`, where given, has an entry a request. `is_enough` is asked
+    whenever a text ends, with all of them, and calls the others off. Raises as `generate`.
     """
     for request in requests:
         check(model, request)
@@ -168,7 +169,7 @@ def generate_together(
     for slot, request in enumerate(requests):
         recording = recordings[slot] if recordings else None
         group.append(Member(drafter.session(slot), Sequence(request, slot), recording))
-    return _generate(model, group, max_nodes, max_rows, on_step)
+    return _generate(model, group, max_nodes, max_rows, on_step, is_enough)
 
 
 def _generate(
@@ -177,6 +178,7 @@ def _generate(
     max_nodes: int,
     max_rows: int,
     on_step: Callable[[Sequence], None] | None,
+    is_enough: Callable[[list[Sequence]], bool] | None = None,
 ) -> list[Generation]:
     needs = _needs(group, max_nodes)
     longest = _longest([member.sequence.request for member in group])
@@ -190,13 +192,17 @@ def _generate(
     times.prefill = prefilled - begun
     times.draft = perf_counter() - prefilled
     under_way = _without_finished(group, begun)
+    sequences = [member.sequence for member in group]
     while under_way:
         cap = min(needs.max_nodes, max(1, max_rows // len(under_way)))
         _step(model, under_way, needs, cap, times)
         if on_step:
             for member in under_way:
                 on_step(member.sequence)
-        under_way = _without_finished(under_way, begun)
+        left = _without_finished(under_way, begun)
+        if is_enough and len(left) < len(under_way) and is_enough(sequences):
+            left = _call_off(left, begun)
+        under_way = left
     times.wall = perf_counter() - begun
     share = times.share(len(group))
     return [Generation.of(m.sequence, share, m.latency, len(group)) for m in group]
@@ -242,6 +248,13 @@ def _step(
     for member, out in zip(under_way, verified.outs, strict=True):
         if member.recording:
             member.recording.add(out)
+
+
+def _call_off(group: list[Member], begun: float) -> list[Member]:
+    """End all of them where they are."""
+    for member in group:
+        member.sequence.emission.call_off()
+    return _without_finished(group, begun)
 
 
 def _without_finished(group: list[Member], begun: float) -> list[Member]:

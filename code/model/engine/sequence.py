@@ -16,7 +16,7 @@ class Emission:
         self.forced = 0
         """How many of `ids` were forced in place of the target's own."""
         self.reason = ""
-        """'stop' or 'length' once finished."""
+        """'stop' or 'length' once finished, 'unneeded' where whoever asked called it off."""
         self._request = request
         self._pending: list[int] = []
         """Forced tokens still to come."""
@@ -25,6 +25,10 @@ class Emission:
     @property
     def finished(self) -> bool:
         return bool(self.reason)
+
+    def call_off(self) -> None:
+        """It is no longer needed: it ends where it is."""
+        self.reason = "unneeded"
 
     def emit(self, target_token: int) -> int:
         """Emit the target's own token, or the forced one in its place; returns what was emitted."""

@@ -19,14 +19,14 @@ def matches(data: dict[str, Any], fields: Fields) -> bool:
 
 
 def read(data: dict[str, Any], where: str, options: ReadOptions) -> list[Trace]:
-    """Failed generations have no text and are left out."""
+    """Generations without text are left out: failed, or called off before they began."""
     record = parse_record(data, where)
     if record.schema < FIRST_WITH_PROMPTS:
         raise UserError(
             f"{where}: records of schema {record.schema} do not hold their prompts' ids; run again"
             " with this version to replay them"
         )
-    if record.failed:
+    if record.failed or record.never_began:
         return []
     return [
         Trace(
