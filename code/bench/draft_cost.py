@@ -26,7 +26,8 @@ from evaluation.running.prompting import prompt_ids
 from model import checkpoint, methods
 from model.contract import Context, Drafter, Prefill, Request
 from model.drafters.sps import Sps
-from model.eagle3.tree import DraftState, TreeShape
+from model.drafting import drafted
+from model.eagle3.tree import DraftState, HeadRows, TreeShape, layer
 from model.engine.decode import generate
 from model.engine.model import Model
 from model.engine.noise import PositionNoise
@@ -57,13 +58,13 @@ def sps(target: Model, prompt: list[int]) -> None:
     drafter = methods.load("sps", target, {"sps_tokens": DRAFTED, "sps_confidence": 0.0})
     draft_model = checkpoint.load_model(checkpoint.resolve("mini", "draft"))
     vanilla = methods.load("vanilla", draft_model)
-    drafted, plain = [], []
+    draft_steps, plain = [], []
     for _ in range(SPS_ROUNDS):
-        drafted.append(drafted_token_seconds(drafter, prompt))
+        draft_steps.append(drafted_token_seconds(drafter, prompt))
         plain.append(vanilla_step_seconds(draft_model, vanilla, prompt))
-    pairs = list(zip(drafted, plain))[UNTIMED_ROUNDS:]
+    pairs = list(zip(draft_steps, plain))[UNTIMED_ROUNDS:]
     ratio = median(draft_step / step for draft_step, step in pairs)
-    draft_step, step = median(drafted), median(plain)
+    draft_step, step = median(draft_steps), median(plain)
     print(
         f"SpS draft step {microseconds(draft_step)}, the draft model's own vanilla step"
         f" {microseconds(step)}, ratio {ratio:.2f}"
@@ -80,7 +81,7 @@ def drafted_token_seconds(drafter: Sps, prompt: list[int]) -> float:
     request = Request(prompt, 400)
     first_token = 1
     drafter.start(request, Prefill(first_token))
-    drafter.draft_model.catch_up([*prompt, first_token])
+    drafted([drafter.draft_model.catch_up([*prompt, first_token])])
     context = Context(
         root=first_token,
         cached=len(prompt),
@@ -115,12 +116,12 @@ def eagle3(target: Model, prompt: list[int], k: int) -> None:
     feature, tokens = torch.randn(k, hidden), torch.tensor(prompt[:k])
     cos, sin = state.cos[99:100].expand(k, -1), state.sin[99:100].expand(k, -1)
     mask = torch.ones(k, state.stable + k, dtype=torch.bool)
+    rows = HeadRows(state, feature, tokens, cos, sin, state.stable, mask, k)
 
     @torch.inference_mode()
     def layer_forwards() -> None:
         for _ in range(LEVELS):
-            out = state.forward(feature, tokens, cos, sin, state.stable, mask)
-            state.head.logits(out)
+            state.head.logits(layer([rows]))
 
     def grow(depth: int) -> None:
         state.grow(TreeShape(k, depth, TREE_NODES))

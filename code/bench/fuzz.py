@@ -3,7 +3,8 @@
     python bench/fuzz.py --steps 100000
 
 Prompts, temperatures, budgets, stop ids, forced endings, scopes and caps are drawn at random from
---seed. Where a text differs, the first mismatch is printed and the exit code is 1.
+--seed, and how many texts are made together; some groups are called off half-way. Where a text
+differs from vanilla's, made alone, the first mismatch is printed and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +27,7 @@ from evaluation.command import Parser, run_command, summary
 from model import methods
 from model.contract import SCOPES, Drafter, Forcing, Request
 from model.eagle3.checkpoint import save_head
-from model.engine.decode import generate
+from model.engine.decode import generate, generate_together
 from model.engine.model import Model
 from model.engine.sequence import Generation
 from model.index import suffix_array
@@ -37,6 +39,12 @@ COMPOSITES = (
 )
 CAPS = (1, 2, 4, 9, 100)
 """Most nodes of a draft."""
+TOGETHER = (1, 1, 1, 2, 3, 5, 8)
+"""Texts of a group."""
+ROWS = (2, 10, 1000)
+"""Most rows of a step of a group."""
+CALLED_OFF = 0.2
+"""Share of the groups that end with the first text to end."""
 
 
 def artefacts(folder: Path, model: Model) -> dict[str, dict[str, Any]]:
@@ -97,9 +105,40 @@ def random_request(rng: Random) -> Request:
     )
 
 
-def is_same(one: Generation, other: Generation) -> bool:
-    is_same_text = one.output_ids == other.output_ids
-    return is_same_text and one.finish_reason == other.finish_reason
+@dataclass(frozen=True)
+class Group:
+    """Requests that are made together, and how."""
+
+    requests: list[Request]
+    max_nodes: int
+    max_rows: int
+    is_called_off: bool
+
+    @classmethod
+    def random(cls, rng: Random) -> Group:
+        requests = []
+        for sample in range(rng.choice(TOGETHER)):
+            requests.append(replace(random_request(rng), sample=sample))
+        return cls(requests, rng.choice(CAPS), rng.choice(ROWS), rng.random() < CALLED_OFF)
+
+    def made_by(self, model: Model, drafter: Drafter) -> list[Generation]:
+        if len(self.requests) == 1:
+            return [generate(model, drafter, self.requests[0], max_nodes=self.max_nodes)]
+        return generate_together(
+            model,
+            drafter,
+            self.requests,
+            self.max_nodes,
+            self.max_rows,
+            is_enough=(lambda sequences: True) if self.is_called_off else None,
+        )
+
+
+def is_right(made: Generation, vanilla: Generation) -> bool:
+    """Vanilla's text, or where it was called off the beginning of it."""
+    if made.finish_reason == "unneeded":
+        return made.output_ids == vanilla.output_ids[: len(made.output_ids)]
+    return (made.output_ids, made.finish_reason) == (vanilla.output_ids, vanilla.finish_reason)
 
 
 def fuzz(steps: int, rng: Random, model: Model) -> tuple[Counter[str], str]:
@@ -109,17 +148,19 @@ def fuzz(steps: int, rng: Random, model: Model) -> tuple[Counter[str], str]:
     made: Counter[str] = Counter()
     with tqdm(total=steps, unit="step") as bar:
         while made.total() < steps:
-            request, cap = random_request(rng), rng.choice(CAPS)
-            expected = generate(model, vanilla, request)
+            group = Group.random(rng)
+            expected = [generate(model, vanilla, request) for request in group.requests]
             for name, drafter in drafters.items():
                 drafter.remember(rng.choice(SCOPES))
-                drafter.enter(rng.choice(("question", "request")), request.question_id)
-                generation = generate(model, drafter, request, max_nodes=cap)
-                if not is_same(generation, expected):
-                    texts = f"{generation.output_ids}\n{expected.output_ids}"
-                    return made, f"{name}, cap {cap}, {request}\n{texts}"
-                made[name] += len(generation.accept_lengths)
-                bar.update(len(generation.accept_lengths))
+                key = group.requests[0].question_id
+                drafter.enter(rng.choice(("question", "request")), key)
+                generations = group.made_by(model, drafter)
+                for generation, right in zip(generations, expected, strict=True):
+                    if not is_right(generation, right):
+                        texts = f"{generation.output_ids}\n{right.output_ids}"
+                        return made, f"{name}, {group}\n{texts}"
+                    made[name] += len(generation.accept_lengths)
+                    bar.update(len(generation.accept_lengths))
     return made, ""
 
 

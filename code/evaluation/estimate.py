@@ -2,10 +2,10 @@
 
     python -m evaluation.estimate --model-path Qwen/Qwen3-8B --bandwidth 3.35
 
-memory    1.1 x (weights + positions x cache bytes a token)
-step      (weights - unread input embedding + mean context x cache bytes a token)
+memory    1.1 x (weights + samples together x positions x cache bytes a token)
+step      (weights - unread input embedding + samples together x mean context x cache bytes a token)
           / (share x bandwidth)
-duration  generations x tokens x step / speed-up
+duration  generations x tokens x step / samples together / speed-up
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from model.memory import Footprint, footprint
 from model.network import load_config
 
 PROMPT_POSITIONS = 2048
-GENERATIONS = {"multi-round (h)": 2, "best of 4 (h)": 4}
-"""Of a question, by paradigm."""
+ROUNDS, SAMPLES = 2, 4
 HEADER = (
     "model",
     "weights (GB)",
     "memory (GB)",
     "cache (kB/token)",
     "step (ms)",
-    *GENERATIONS,
+    "multi-round (h)",
+    "best of 4 (h)",
 )
 
 
@@ -58,6 +58,9 @@ def _parser() -> Parser:
         default=0.4,
         help="share of it that a step reaches (eager loops 0.3 to 0.5)",
     )
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="P", help="samples of a question together"
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), default="markdown")
     parser.add_argument("--speed-up", type=real, default=1.0, help="of the method over vanilla")
     return parser
@@ -65,8 +68,12 @@ def _parser() -> Parser:
 
 def row(name: str, size: Footprint, args: argparse.Namespace) -> list[str]:
     """One model's line: memory, step, and hours of each paradigm."""
-    step = size.step_bytes(args.tokens / 2) / (args.share * args.bandwidth * 1e12)
-    memory = size.total(args.max_new_tokens + PROMPT_POSITIONS)
+    bandwidth = args.share * args.bandwidth * 1e12
+    context = args.tokens / 2
+    together = min(args.parallel, SAMPLES)
+    step = size.step_bytes(context) / bandwidth
+    sample_step = size.step_bytes(context, together) / bandwidth / together
+    memory = size.total(args.max_new_tokens + PROMPT_POSITIONS, together)
     cells = [
         name,
         f"{size.weights / 1e9:.1f}",
@@ -74,15 +81,15 @@ def row(name: str, size: Footprint, args: argparse.Namespace) -> list[str]:
         f"{size.token / 1e3:.0f}",
         f"{1e3 * step:.1f}",
     ]
-    for generations in GENERATIONS.values():
+    for generations, seconds in ((ROUNDS, step), (SAMPLES, sample_step)):
         tokens = args.questions * generations * args.tokens
-        cells.append(f"{tokens * step / args.speed_up / 3600:.1f}")
+        cells.append(f"{tokens * seconds / args.speed_up / 3600:.1f}")
     return cells
 
 
 def main() -> int:
     args = _parser().parse_args()
-    at_least(args, 1, "max_new_tokens", "tokens", "questions")
+    at_least(args, 1, "max_new_tokens", "tokens", "questions", "parallel")
     if min(args.bandwidth, args.share, args.speed_up) <= 0:
         raise UserError("--bandwidth, --share and --speed-up must be above 0")
     rows = []
@@ -93,6 +100,7 @@ def main() -> int:
     print(Table("", HEADER, rows).text(args.format))
     print(
         f"\n{args.dtype}, {args.questions} questions, {args.tokens} tokens a generation,"
+        f" up to {min(args.parallel, SAMPLES)} samples together,"
         f" {args.share:.0%} of {args.bandwidth} TB/s, speed-up {args.speed_up:g}"
     )
     return 0

@@ -1,6 +1,6 @@
 """Check on one's own model that a method emits vanilla's exact tokens.
 
-    python -m evaluation.verify --model-path mini --method pld sam eagle3
+    python -m evaluation.verify --model-path mini --method pld sam eagle3 --parallel 4
 
 Exact in fp32. In half precision a forward over several rows rounds differently from one over a
 single row, so texts may part where the two best tokens tie: agreement, first divergence and its
@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,10 +29,11 @@ from evaluation.running.prompting import prompt_ids
 from model import checkpoint, methods
 from model.checkpoint import Loaded
 from model.contract import Drafter, Request
-from model.engine.decode import PREFILL_CHUNK, check, generate
+from model.engine.decode import PREFILL_CHUNK, check, generate, generate_together
 from model.engine.forward import Segment, Wanted
 from model.engine.noise import PositionNoise
 from model.engine.sampling import processed
+from model.engine.sequence import Generation
 
 TIE = 4.0
 """A margin of at most so many roundings is a tie. A rounding is the unit in the last place of the
@@ -148,12 +149,23 @@ def unit_in_last_place(value: float, dtype: torch.dtype) -> float:
     return 2.0**exponent * torch.finfo(dtype).eps
 
 
+def generations(
+    loaded: Loaded, drafter: Drafter, requests: Sequence[Request], parallel: int
+) -> Iterator[Generation]:
+    """Generate with `drafter`, so many in one forward."""
+    for begin in range(0, len(requests), parallel):
+        group = list(requests[begin : begin + parallel])
+        drafter.enter("request", f"{group[0].question_id} {begin}")
+        if parallel == 1:
+            yield generate(loaded.model, drafter, group[0])
+        else:
+            yield from generate_together(loaded.model, drafter, group)
+
+
 def check_text(
-    loaded: Loaded, drafter: Drafter, request: Request, vanilla_ids: list[int]
+    loaded: Loaded, request: Request, vanilla_ids: list[int], generation: Generation
 ) -> TextCheck:
-    """Generate with `drafter` and compare with vanilla's tokens."""
-    drafter.enter("request", request.question_id)
-    generation = generate(loaded.model, drafter, request)
+    """Compare a method's tokens with vanilla's."""
     parts_at = _first_difference(generation.output_ids, vanilla_ids)
     margin = None
     if parts_at is not None:
@@ -171,7 +183,8 @@ def _first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
 
 
 def requests(loaded: Loaded, args: argparse.Namespace, temperature: float) -> list[Request]:
-    """The requests to compare on: the first questions of the task, two samples each."""
+    """The requests to compare on: the first questions of the task, two samples each, or as many as
+    are decoded together."""
     _, questions = tasks.load(args.bench_name, args.question_file)
     after = int(THINKING_BUDGET * args.max_new_tokens)
     base = Request(
@@ -185,7 +198,7 @@ def requests(loaded: Loaded, args: argparse.Namespace, temperature: float) -> li
     asked = []
     for question in questions[: args.questions]:
         ids = prompt_ids(loaded.tokenizer, [user(question.text)])
-        for sample in range(SAMPLES if temperature else 1):
+        for sample in range(max(SAMPLES, args.parallel) if temperature else 1):
             request = dataclasses.replace(
                 base, prompt_ids=ids, question_id=question.id, sample=sample
             )
@@ -206,8 +219,9 @@ def check_methods(loaded: Loaded, names: list[str], args: argparse.Namespace) ->
             drafter = methods.build(name, loaded.model, method_configs(name, args))
             drafter.enter("run", "verify")
             checked = MethodCheck(name, temperature)
-            for request, text in zip(asked, texts, strict=True):
-                checked.texts.append(check_text(loaded, drafter, request, text))
+            made = generations(loaded, drafter, asked, args.parallel)
+            for request, text, generation in zip(asked, texts, made, strict=True):
+                checked.texts.append(check_text(loaded, request, text, generation))
             checks.append(checked)
     return checks
 
@@ -222,6 +236,13 @@ def verify_parser(names: list[str]) -> Parser:
     parser.add_argument("--temperature", nargs="+", type=real, default=[0.0, 0.6, 1.0])
     parser.add_argument("--questions", type=int, default=2, help="how many questions to compare on")
     parser.add_argument("--max-new-tokens", type=int, default=200)
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="P",
+        help="decode P texts in one forward, and compare with vanilla's made alone",
+    )
     parser.add_argument("--bench-name", default="mini")
     parser.add_argument("--question-file")
     parser.add_argument("--seed", type=int, default=0)
@@ -262,7 +283,7 @@ def verdict(dtype: str, is_good: bool) -> str:
 def main() -> int:
     names = chosen_methods(sys.argv[1:])
     args = verify_parser(names).parse_args()
-    at_least(args, 1, "max_new_tokens", "questions")
+    at_least(args, 1, "max_new_tokens", "questions", "parallel")
     at_least(args, 0, "temperature")
     spec = resolved_model(model_spec(args))
     loaded = checkpoint.load(

@@ -76,15 +76,17 @@ def load_model(
     device_map: str | None = None,
     positions: int = 512,
     engine: str = "auto",
+    sequences: int = 1,
 ) -> Model:
     """The causal language model at `path` (already resolved) on its device, in evaluation mode.
 
-    `positions` is how many tokens its cache will hold: what a GPU cannot is refused before loading.
+    `positions` is how many tokens its cache will hold of each of so many `sequences`: what a GPU
+    cannot is refused before loading.
     Raises UserError for checkpoints that are damaged, unsupported or too large.
     """
     config = load_config(path)
     if not device_map:
-        check_fits(config, DTYPES[dtype], device, positions)
+        check_fits(config, DTYPES[dtype], device, positions, sequences)
     network = load_network(path, config, DTYPES[dtype], device_map)
     if not device_map:
         torch.nn.Module.to(network, device)  # transformers wraps `to` in a type of its own
@@ -162,12 +164,13 @@ def load(
     device_map: str | None = None,
     positions: int = 512,
     engine: str = "auto",
+    sequences: int = 1,
 ) -> Loaded:
     """Target, tokenizer, family and stop ids of a checkpoint; arguments as of `load_model`."""
     resolved = resolve(path)
     load_config(resolved)
     tokenizer = load_tokenizer(resolved, chat_template)
-    model = load_model(resolved, dtype, device, device_map, positions, engine)
+    model = load_model(resolved, dtype, device, device_map, positions, engine, sequences)
     family = family_of(model.config, tokenizer)
     stops = stop_ids(tokenizer, model.network.generation_config, family)
     return Loaded(model, tokenizer, family, stops)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from model.contract import Context, Draft, Drafter, Prefill, Request, Scope, StepOut
+from model.drafting import Drafting, drafted
 
 Self = TypeVar("Self", bound="Composite")
 
@@ -42,13 +43,17 @@ class Composite(Drafter):
     def start(self, request: Request, prefill: Prefill) -> None:
         self.inner.start(request, prefill)
 
-    def proposed_by_inner(self, context: Context) -> Draft:
+    def drafting_of_inner(self, context: Context) -> Drafting[Draft]:
         """The inner drafter's draft, within its own budget."""
         room = min(context.max_nodes, self.inner.needs.max_nodes)
-        return self.inner.propose(dataclasses.replace(context, max_nodes=room))
+        return self.inner.drafting(dataclasses.replace(context, max_nodes=room))
+
+    def drafting(self, context: Context) -> Drafting[Draft]:
+        return self.drafting_of_inner(context)
 
     def propose(self, context: Context) -> Draft:
-        return self.proposed_by_inner(context)
+        (draft,) = drafted([self.drafting(context)])
+        return draft
 
     def observe(self, out: StepOut) -> None:
         self.inner.observe(out)

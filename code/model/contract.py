@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from model.drafting import Drafting
     from model.engine.noise import PositionNoise
 
 Self = TypeVar("Self", bound="Drafter")
@@ -288,6 +289,13 @@ class Drafter:
         The engine raises ValueError for a tree that breaks `Draft.validate`.
         """
         return Draft.only_root(context.root)
+
+    def drafting(self, context: Context) -> Drafting[Draft]:
+        """The same for drafters with a model of their own, whose forwards then run together with
+        those of other sessions (`drafting.py`).
+        """
+        yield from ()
+        return self.propose(context)
 
     def during_verify(self) -> None:
         """Learn what the next proposal needs, while the device runs this step's forward.

@@ -27,13 +27,13 @@ class Footprint:
     unread_embedding: int
     token: int
 
-    def total(self, positions: int) -> int:
-        """Weights and a cache of `positions` tokens, with the overhead."""
-        return int(OVERHEAD * (self.weights + positions * self.token))
+    def total(self, positions: int, sequences: int = 1) -> int:
+        """Weights and a cache of `positions` tokens a sequence, with the overhead."""
+        return int(OVERHEAD * (self.weights + sequences * positions * self.token))
 
-    def step_bytes(self, context: float) -> float:
-        """What one vanilla step reads at this context length."""
-        return self.weights - self.unread_embedding + context * self.token
+    def step_bytes(self, context: float, sequences: int = 1) -> float:
+        """What one vanilla step reads at this context length of every sequence."""
+        return self.weights - self.unread_embedding + sequences * context * self.token
 
     def room(self, free: float) -> int:
         """Cached tokens that fit beside the weights into `free` bytes."""
@@ -69,19 +69,25 @@ def _footprint(config: Any, dtype: torch.dtype) -> Footprint:
     )
 
 
-def check_fits(config: Any, dtype: torch.dtype, device: str, positions: int) -> None:
+def check_fits(
+    config: Any, dtype: torch.dtype, device: str, positions: int, sequences: int = 1
+) -> None:
     """Raise UserError for what the GPU cannot hold, and say what would fit."""
     if not device.startswith("cuda"):
         return
     free, _ = torch.cuda.mem_get_info(torch.device(device))
     need = footprint(config, dtype)
-    if need.total(positions) <= free:
+    if need.total(positions, sequences) <= free:
         return
     room = need.room(free)
+    together = room // positions
     remedy = "use a smaller model, --dtype bfloat16, or several GPUs with --device-map auto"
-    if room > FEWEST_USEFUL_TOKENS:
+    if together:
+        remedy = f"{together} text(s) of this length fit together: --parallel {together}"
+    elif room > FEWEST_USEFUL_TOKENS:
         remedy = f"up to {room} tokens of prompt and answer fit: lower --max-new-tokens"
+    cached = sequences * positions
     raise UserError(
         f"{device} has {free / 1e9:.1f} GB free; weights need {need.weights / 1e9:.1f} GB and"
-        f" {positions} cached tokens {positions * need.token / 1e9:.1f} GB; {remedy}"
+        f" {cached} cached tokens {cached * need.token / 1e9:.1f} GB; {remedy}"
     )

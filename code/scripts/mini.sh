@@ -8,6 +8,7 @@
 # DRY_RUN=1 prints the commands. A second run does only what is missing.
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
+. scripts/parallel.sh
 
 METHODS="${METHODS:-all}"
 PARADIGMS="${PARADIGMS:-multi_round best_of_n}"
@@ -34,16 +35,4 @@ run() {  # samples together, folder, further flags
         --max-nodes "$MAX_NODES" --threads "$THREADS" --samples "$SAMPLES" --parallel "$parallel" "$@"
 }
 
-for parallel in $PARALLEL; do
-    # what is no number is refused by the command itself
-    if [[ "$parallel" =~ ^[0-9]+$ ]] && [ "$parallel" -gt "$SAMPLES" ]; then SAMPLES="$parallel"; fi
-done
-folders=()
-for parallel in $PARALLEL; do
-    folder="$OUT"
-    [ "$PARALLEL" = "$parallel" ] || folder="$OUT-parallel-$parallel"
-    run "$parallel" "$folder" "$@"
-    folders+=("$folder")
-done
-[ "${#folders[@]}" = 1 ] || [ "${DRY_RUN:-0}" = 1 ] || python -m evaluation.parallel "${folders[@]}"
-echo "records and figures: ${folders[*]}"
+each_parallel run "$@"

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from model.eagle3.checkpoint import default_layers, load_head, save_head
 from model.eagle3.head import Eagle3Head, HeadConfig
-from model.eagle3.tree import DraftState, TreeShape
+from model.eagle3.tree import DraftState, HeadRows, TreeShape, layer
 from model.errors import UserError
 from tests.conftest import VOCAB, qwen3
 from training.corpus import Text, pad
@@ -93,14 +93,17 @@ def reference_tree(
         out, at = state.last, state.stable
         for i, token in enumerate(path):
             position = slice(state.stable + i, state.stable + i + 1)
-            out = alone.forward(
+            rows = HeadRows(
+                alone,
                 head.next_feature(out),
                 torch.tensor([token]),
                 alone.cos[position],
                 alone.sin[position],
                 at,
-                None,
+                mask=None,
+                k=1,
             )
+            out = layer([rows])
             at += 1
         return head.logits(out).float().log_softmax(-1)[0]
 
@@ -183,9 +186,9 @@ def test_training_unrolls_what_drafting_does(material):
     for s in range(1, 4):  # drafted rows attend the stable rows and the earlier drafted ones
         position = slice(t + s, t + s + 1)
         token = torch.tensor([ids[t + 1 + s]])
-        out = state.forward(
-            head.next_feature(out), token, state.cos[position], state.sin[position], t + s, None
-        )
+        cos, sin = state.cos[position], state.sin[position]
+        feature = head.next_feature(out)
+        out = layer([HeadRows(state, feature, token, cos, sin, t + s, mask=None, k=1)])
         torch.testing.assert_close(outs[s][0, t], out[0], atol=1e-5, rtol=1e-4)
 
 

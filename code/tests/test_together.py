@@ -8,6 +8,8 @@ import torch
 
 from model.contract import Drafter, Forcing, Request
 from model.drafters import eagle3
+from model.drafting import DraftForward, drafted
+from model.eagle3 import tree
 from model.engine.backends.torchscript import TorchScript
 from model.engine.decode import generate, generate_together
 from model.engine.model import Model
@@ -220,3 +222,61 @@ def test_sessions_of_eagle3_share_what_is_allocated_and_said_once(
         generate_together(target, drafter, mixed(3, 0.6, seed=6))
     assert len(made) == 3
     assert capsys.readouterr().err.count("was trained on 10 tokens") == 1
+
+
+def test_the_head_runs_once_a_level_for_all_texts(target, load, monkeypatch):
+    """A catch-up and each level below the first, whatever the number of texts."""
+    batches = []
+    real = tree.layer
+
+    def counted(batch):
+        batches.append([len(rows) for rows in batch])
+        return real(batch)
+
+    monkeypatch.setattr(tree, "layer", counted)
+    drafter = load("eagle3", eagle_depth=3, eagle_top_k=2)
+    requests = [Request(PROMPT, 30, sample=sample) for sample in range(4)]
+    made = generate_together(target, drafter, requests)
+    steps = max(len(m.accept_lengths) for m in made)
+    assert len(batches) <= 4 * steps  # one by one there would be four times as many
+    assert batches[:4] == [[len(PROMPT)] * 4, [2] * 4, [2] * 4, [2] * 4]
+
+
+def test_the_draft_model_runs_once_a_token_for_all_texts(target, load):
+    drafter = load("sps", sps_tokens=4, sps_confidence=0.0)
+    forwards = []
+    model = drafter.draft_model.model
+    real = model.forward
+
+    def counted(segments, *rest):
+        forwards.append(len(segments))
+        return real(segments, *rest)
+
+    model.forward = counted
+    requests = mixed(4, 0.6, seed=8)
+    requests = [dataclasses.replace(r, max_new_tokens=30, stop_ids=frozenset()) for r in requests]
+    generate_together(target, drafter, requests)
+    assert forwards.index(4) == 4  # the prompts come one by one
+    assert forwards.count(4) > 3 * 5
+
+
+def test_drafts_side_by_side_are_those_one_by_one():
+    """Any mix of lengths and kinds; each forward is run by its own kind's function."""
+    runs = []
+
+    def run(inputs):
+        runs.append(sorted(inputs))
+        return [value * 10 for value in inputs]
+
+    def drafting(number, forwards):
+        found = []
+        for step in range(forwards):
+            kind = number % 2
+            found.append((yield DraftForward(10 * number + step, run, kind)))
+        return found
+
+    lengths = (3, 0, 1, 5, 2)
+    together = drafted([drafting(n, length) for n, length in enumerate(lengths)])
+    assert together == [drafted([drafting(n, length)])[0] for n, length in enumerate(lengths)]
+    assert together[3] == [300, 310, 320, 330, 340] and together[1] == []
+    assert runs[:2] == [[0, 20, 40], [30]]

@@ -13,7 +13,7 @@ import torch
 
 from evaluation import paradigms, tasks
 from evaluation.running.control import Control
-from evaluation.running.runner import Runner, text_positions
+from evaluation.running.runner import Runner, most_together, text_positions
 from evaluation.running.spec import ModelSpec, QuestionsSpec, RunSpec
 from evaluation.running.tuning import Tuned, tune
 from evaluation.tasks import Question
@@ -152,6 +152,7 @@ def load_target(spec: RunSpec) -> Loaded:
         device_map=device_map,
         positions=text_positions(spec.generation.max_new_tokens) + PROMPT_POSITIONS,
         engine=model.engine,
+        sequences=most_together(spec, paradigms.load(spec.paradigm.name)),
     )
 
 

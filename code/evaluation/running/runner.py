@@ -76,10 +76,7 @@ class Runner:
     @property
     def slots(self) -> int:
         """Most generations that are decoded together."""
-        keys = generation_keys(self.spec, self.paradigm)
-        samples = Counter((key.choice, key.round) for key in keys)
-        most = max(samples.values())
-        return min(self.spec.parallel or most, most)
+        return most_together(self.spec, self.paradigm)
 
     def request(self, question: Question, messages: list[Message], key: GenerationKey) -> Request:
         """The request of one generation."""
@@ -428,6 +425,14 @@ def generation_keys(spec: RunSpec, paradigm: ModuleType) -> list[GenerationKey]:
     for choice in range(spec.paradigm.num_choices):
         keys += [GenerationKey(choice, sample, round) for sample, round in pairs]
     return keys
+
+
+def most_together(spec: RunSpec, paradigm: ModuleType) -> int:
+    """Most generations of a question that are decoded together."""
+    keys = generation_keys(spec, paradigm)
+    samples = Counter((key.choice, key.round) for key in keys)
+    most = max(samples.values())
+    return min(spec.parallel or most, most)
 
 
 def failed_records(

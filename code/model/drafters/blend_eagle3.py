@@ -15,6 +15,7 @@ import numpy as np
 
 from model.composite import Composite
 from model.contract import Context, Draft, Drafter, Prefill, Request, StepOut, option
+from model.drafting import Drafting
 from model.engine.model import Model
 from model.index.blended import BlendedMemory
 from model.index.calibration import Calibration, Gains
@@ -64,7 +65,7 @@ class BlendWith(Composite):
         self._text.feed((*request.prompt_ids, prefill.first_token))
         super().start(request, prefill)
 
-    def propose(self, context: Context) -> Draft:
+    def drafting(self, context: Context) -> Drafting[Draft]:
         prices = self._prices.prices(self.config.blend_price)
         least, most = self.config.blend_least, context.max_nodes - 1
         tokens, parents, chances = self._text.grow(self._stops, prices, least, most)
@@ -73,7 +74,7 @@ class BlendWith(Composite):
         self._expected = sum(own.chances)
         if not self._is_worth_running():
             return Draft.tree(context.root, own.tokens, own.parents, "blend")
-        draft = self.proposed_by_inner(context)
+        draft = yield from self.drafting_of_inner(context)
         if draft.candidates < len(draft.tokens) or draft.probabilities is not None:
             return draft  # extra nodes, or a distribution to verify against: it stands alone
         self._proposed = draft

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
+from model.drafting import Drafting, drafted
 from model.eagle3.checkpoint import load_head
 from model.eagle3.graph import DraftGraph
 from model.eagle3.head import Eagle3Head
@@ -86,10 +87,10 @@ class Eagle3(Drafter):
         self._tokens = [*request.prompt_ids[1:], prefill.first_token]
 
     def session(self, slot: int = 0) -> Eagle3:
-        """The first drafts with the graphs there are, the others level by level."""
+        """Sessions draft level by level, so that one forward serves all of them."""
         session = super().session(slot)
+        session._slot, session._recorded, session._graph = slot, False, None
         if slot:
-            session._slot, session._recorded, session._graph = slot, False, None
             session.state = self._shared.states.get(slot)
         return session
 
@@ -99,12 +100,16 @@ class Eagle3(Drafter):
             self.session(slot)._reserved(positions)
 
     def propose(self, context: Context) -> Draft:
+        (draft,) = drafted([self.drafting(context)])
+        return draft
+
+    def drafting(self, context: Context) -> Drafting[Draft]:
         nodes = min(self.config.eagle_nodes, context.max_nodes) - 1
         depth = min(self.config.eagle_depth, context.remaining - 1)
         if nodes < 1 or depth < 0:
             return Draft.only_root(context.root)
         k = min(self.config.eagle_top_k, nodes, self.head.config.draft_vocab)
-        tree = self._grow(TreeShape(k, depth, nodes))
+        tree = yield from self._growing(TreeShape(k, depth, nodes))
         return Draft.tree(context.root, tree.tokens, tree.parents, "eagle3", tree.chances)
 
     def observe(self, out: StepOut) -> None:
@@ -161,22 +166,22 @@ class Eagle3(Drafter):
             warnings.warn(f"EAGLE-3's draft {why}; it is drafted level by level", stacklevel=2)
         return graph if reproduces else None
 
-    def _grow(self, shape: TreeShape) -> Tree:
+    def _growing(self, shape: TreeShape) -> Drafting[Tree]:
         """By the recorded draft, but near a text's end, where trees are smaller."""
-        pending = len(self._tokens)
-        if self._graph and shape == self.shape and pending and self._graph.takes(pending):
-            tree = self._graph.step(torch.cat(self._features), self._tokens)
-            self._features, self._tokens = [], []
-            return tree
-        self._catch_up()
         assert self.state is not None
-        return self.state.grow(shape)
+        pending = len(self._tokens)
+        if not pending:
+            return (yield from self.state.drafting(shape))
+        features, tokens = torch.cat(self._features), self._tokens
+        self._features, self._tokens = [], []
+        if self._graph and shape == self.shape and self._graph.takes(pending):
+            return self._graph.step(features, tokens)
+        return (yield from self.state.drafting(shape, features, tokens))
 
     def _catch_up(self) -> None:
-        if self._tokens:
-            assert self.state is not None
-            self.state.catch_up(torch.cat(self._features), self._tokens)
-            self._features, self._tokens = [], []
+        assert self.state is not None
+        self.state.catch_up(torch.cat(self._features), self._tokens)
+        self._features, self._tokens = [], []
 
 
 def build(config: Config, model: Model) -> Drafter:

@@ -19,6 +19,7 @@ from model.contract import (
     option,
     until_stop,
 )
+from model.drafting import Drafting
 from model.engine.model import Model
 from model.index.suffix_automaton import SuffixAutomaton
 
@@ -54,7 +55,7 @@ class SamWith(Composite):
         self._text.feed((*request.prompt_ids, prefill.first_token))
         super().start(request, prefill)
 
-    def propose(self, context: Context) -> Draft:
+    def drafting(self, context: Context) -> Drafting[Draft]:
         text, threshold = self._text, self.config.sam_threshold
         wanted = min(self.config.sam_chain_nodes, context.max_nodes - 1)
         if text.match_length >= threshold and wanted:
@@ -62,7 +63,7 @@ class SamWith(Composite):
             tokens = until_stop(tokens, context.request.stop_ids)
             if tokens:
                 return Draft.chain(context.root, tokens, "sam")
-        return self.proposed_by_inner(context)
+        return (yield from self.drafting_of_inner(context))
 
     def observe(self, out: StepOut) -> None:
         self._text.feed(out.emitted)

@@ -17,6 +17,7 @@ import torch
 
 from model import checkpoint
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
+from model.drafting import DraftForward, Drafting, drafted
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
@@ -62,14 +63,41 @@ def _check_one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
         raise UserError(f"{flag} is one of {', '.join(known)}, not '{value}'")
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Tokens of one text for the draft model, and how the token after the last is drawn."""
+
+    segment: Segment
+    draw: Draw | None
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """The draft model's forwards: one for the texts of all sessions that want one."""
+
+    model: Model
+
+    def run(self, feeds: list[Feed]) -> list[Output]:
+        """What follows each text, logits [1, V]; several are left to be drawn from."""
+        if len(feeds) == 1:
+            wanted = Wanted(last_only=True, draw=feeds[0].draw, is_step=True)
+            return [self.model.forward([feeds[0].segment], wanted)]
+        output = self.model.forward([feed.segment for feed in feeds], Wanted(is_step=True))
+        outputs, end = [], 0
+        for feed in feeds:
+            end += len(feed.segment)
+            outputs.append(Output(output.logits[end - 1 : end]))
+        return outputs
+
+
 class DraftModel:
     """A model with its own cache that follows a growing text.
 
     Rows beyond the common prefix with the text are recomputed.
     """
 
-    def __init__(self, model: Model, slot: int = 0) -> None:
-        self.model, self._slot = model, slot
+    def __init__(self, forwards: Forwards, slot: int = 0) -> None:
+        self.model, self._forwards, self._slot = forwards.model, forwards, slot
         self._cached: list[int] = []
         self._agreeing = 0
         """So many cached rows are known to be the text's."""
@@ -78,7 +106,7 @@ class DraftModel:
         """Another text."""
         self._cached, self._agreeing = [], 0
 
-    def catch_up(self, text: list[int], draw: Draw | None = None) -> Output:
+    def catch_up(self, text: list[int], draw: Draw | None = None) -> Drafting[Output]:
         """Feed what of `text` is not cached; the output is that after its last token."""
         # the last token is always fed: its logits are wanted
         limit = min(len(self._cached), len(text) - 1)
@@ -87,20 +115,23 @@ class DraftModel:
             same += 1
         del self._cached[same:]
         for begin in range(same, len(text), CHUNK):
-            output = self.feed(text[begin : begin + CHUNK], draw)
+            output = yield from self.feed(text[begin : begin + CHUNK], draw)
         self._agreeing = len(text)
         return output
 
-    def feed(self, tokens: list[int], draw: Draw | None = None) -> Output:
-        """More tokens: the output after the last one, logits [1, V]; its token drawn by `draw`."""
+    def feed(self, tokens: list[int], draw: Draw | None = None) -> Drafting[Output]:
+        """More tokens: the output after the last one, logits [1, V]; its token drawn by `draw`.
+
+        A prompt, or a long copy by another drafter, is fed by a forward of its own.
+        """
         segment = Segment.causal(self._slot, len(self._cached), tokens)
         self._cached.extend(tokens)
-        wanted = Wanted(last_only=True)
-        if len(tokens) <= RECORDED_ROWS:
-            if draw:  # only the last row's token is wanted
-                draw = replace(draw, keys=[0] * (len(tokens) - 1) + list(draw.keys))
-            wanted = Wanted(last_only=True, draw=draw, is_step=True)
-        return self.model.forward([segment], wanted)
+        if len(tokens) > RECORDED_ROWS:
+            return self.model.forward([segment], Wanted(last_only=True))
+        if draw:  # only the last row's token is wanted
+            draw = replace(draw, keys=[0] * (len(tokens) - 1) + list(draw.keys))
+        output = yield DraftForward(Feed(segment, draw), self._forwards.run)
+        return output
 
 
 @dataclass(frozen=True)
@@ -115,7 +146,8 @@ class Drawn:
 class Sps(Drafter):
     def __init__(self, config: Config, draft_model: Model, vocab_size: int) -> None:
         self.config = config
-        self.draft_model = DraftModel(draft_model)
+        self._forwards = Forwards(draft_model)
+        self.draft_model = DraftModel(self._forwards)
         self.vocab_size = vocab_size
         is_constant = config.sps_schedule == "constant"
         self._most = config.sps_tokens * (1 if is_constant else MOST_GROWTH)
@@ -128,7 +160,7 @@ class Sps(Drafter):
 
     def session(self, slot: int = 0) -> Sps:
         session = super().session(slot)
-        session.draft_model = DraftModel(self.draft_model.model, slot)
+        session.draft_model = DraftModel(self._forwards, slot)
         return session
 
     def reserve(self, positions: int, sessions: int = 1) -> None:
@@ -143,18 +175,23 @@ class Sps(Drafter):
         self.draft_model.start()
 
     def propose(self, context: Context) -> Draft:
+        (draft,) = drafted([self.drafting(context)])
+        return draft
+
+    def drafting(self, context: Context) -> Drafting[Draft]:
         most = self._longest(context)
         if most < 1:
             return Draft.only_root(context.root)
         chain: list[Drawn] = []
-        output = self.draft_model.catch_up(self._text, self._draw(context, 0))
+        output = yield from self.draft_model.catch_up(self._text, self._draw(context, 0))
         while True:
             drawn = self._next_token(output, context, len(chain))
             chain.append(drawn)
             is_unsure = drawn.probability < self.config.sps_confidence
             if len(chain) == most or drawn.token in context.request.stop_ids or is_unsure:
                 break
-            output = self.draft_model.feed([drawn.token], self._draw(context, len(chain)))
+            draw = self._draw(context, len(chain))
+            output = yield from self.draft_model.feed([drawn.token], draw)
         distributions = [d.distribution for d in chain if d.distribution is not None]
         return Draft.chain(
             context.root,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from model.composite import Composite
 from model.contract import Context, Draft, Drafter, Prefill, Request, StepOut, option
+from model.drafting import Drafting
 from model.engine.model import Model
 from model.errors import UserError
 from model.index.suffix_speculation import Rule, SuffixMemory
@@ -51,7 +52,7 @@ class SuffixWith(Composite):
         self._text.feed([prefill.first_token])
         super().start(request, prefill)
 
-    def propose(self, context: Context) -> Draft:
+    def drafting(self, context: Context) -> Drafting[Draft]:
         config = self.config
         most = min(config.suffix_tokens, context.max_nodes - 1)
         rule = Rule(
@@ -63,7 +64,7 @@ class SuffixWith(Composite):
         )
         best = self._text.speculate(rule)
         if best.score < config.suffix_reach:
-            return self.proposed_by_inner(context)
+            return (yield from self.drafting_of_inner(context))
         tokens, parents = best.until(context.request.stop_ids)
         return Draft.tree(context.root, tokens, [parent + 1 for parent in parents], "suffix")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from model.eagle3.tree import DraftState, Tree, TreeShape, expand, read
+from model.drafting import DraftForward, drafted
+from model.eagle3.tree import DraftState, Level, Scored, Tree, TreeShape, expand, read, scored
 from model.engine.device.capture import StepBuffer, capture
 from model.engine.device.tree_attention import tree_attention
 
@@ -94,15 +95,23 @@ class DraftGraph:
         positions, stable = given["stable"] + order, given["stable"]
         out = self._forward(feature, given["tokens"][:rows], positions, stable, causal)
         last = out.index_select(0, given["rows"] - 1)
+        scored_last = scored(state.head, state.ids, last, shape.k)
+        growing = expand(
+            state.head, scored_last, shape, lambda level: DraftForward(level, self._levels)
+        )
+        (packed,) = drafted([growing])
+        return packed
+
+    def _levels(self, levels: list[Level]) -> list[Scored]:
+        """One level: nobody shares a recorded draft."""
+        (level,) = levels
+        state, shape, given = self._state, self._shape, self._inputs.device
         caught_up = given["stable"] + given["rows"]
-
-        def forward(
-            level: int, feature: torch.Tensor, tokens: torch.Tensor, attends: torch.Tensor
-        ) -> torch.Tensor:
-            positions = (caught_up + level).expand(shape.k)
-            return self._forward(feature, tokens, positions, caught_up, attends, level)
-
-        return expand(state.head, state.ids, last, shape, forward)
+        positions = (caught_up + level.number).expand(shape.k)
+        out = self._forward(
+            level.feature, level.tokens, positions, caught_up, level.attends, level.number
+        )
+        return [scored(state.head, state.ids, out, shape.k)]
 
     def _forward(
         self,

@@ -10,13 +10,15 @@ D head dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from model.drafting import DraftForward, Drafting, drafted
 from model.eagle3.head import Eagle3Head
 
 CHUNK = 512
@@ -49,17 +51,38 @@ class Tree:
         return paths[1:]
 
 
-LevelForward = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(level, feature [k, H], tokens [k], which drafted rows each attends [k, (level+1)*k]) -> the
-layer's output [k, H]."""
+@dataclass(frozen=True)
+class Level:
+    """The k nodes that a level expands."""
+
+    number: int
+    feature: torch.Tensor
+    """[k, H]."""
+    tokens: torch.Tensor
+    """[k]."""
+    attends: torch.Tensor
+    """Which drafted rows each attends, bool [k, (number + 1) * k]."""
 
 
-def likeliest(
-    head: Eagle3Head, ids: torch.Tensor, out: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities [n, k] in fp32 and target ids [n, k] of each row's best."""
+@dataclass(frozen=True)
+class Scored:
+    """What the layer makes of n rows."""
+
+    out: torch.Tensor
+    """[n, H]."""
+    scores: torch.Tensor
+    """Log-probabilities of each row's k likeliest tokens, fp32 [n, k]."""
+    tokens: torch.Tensor
+    """These tokens, as ids of the target [n, k]."""
+
+    def rows(self, begin: int, end: int) -> Scored:
+        return Scored(self.out[begin:end], self.scores[begin:end], self.tokens[begin:end])
+
+
+def scored(head: Eagle3Head, ids: torch.Tensor, out: torch.Tensor, k: int) -> Scored:
+    """The layer's output [n, H] with each row's k best; `ids` [W] are the target's."""
     best = head.logits(out).float().log_softmax(-1).topk(k, dim=-1)
-    return best.values, ids[best.indices]
+    return Scored(out, best.values, ids[best.indices])
 
 
 @dataclass
@@ -89,31 +112,26 @@ class Candidates:
 
 
 def expand(
-    head: Eagle3Head,
-    ids: torch.Tensor,
-    last: torch.Tensor,
-    shape: TreeShape,
-    forward: LevelForward,
-) -> torch.Tensor:
+    head: Eagle3Head, last: Scored, shape: TreeShape, forward: Callable[[Level], DraftForward]
+) -> Drafting[torch.Tensor]:
     """The best nodes of a tree of `depth` levels below the first (Li et al. 2024, EAGLE-2, sec. 4).
 
-    [4, nodes]: candidate numbers from 1, tokens, parents' numbers, scores by their bits, parents
-    first. Tensors throughout: nothing is read on the host.
+    `last` is of the last stable row; `forward` yields the `Scored` of a level. [4, nodes]:
+    candidate numbers from 1, tokens, parents' numbers, scores by their bits, parents first.
+    Tensors throughout: nothing is read on the host.
     """
-    k = shape.k
-    scores, tokens = likeliest(head, ids, last, k)
-    made = Candidates([scores[0]], [tokens[0]], [torch.zeros_like(tokens[0])])
-    frontier_scores, frontier_tokens = scores[0], tokens[0]
-    frontier_numbers = torch.arange(1, k + 1, device=last.device)
-    feature = head.next_feature(last).expand(k, -1)
-    itself = torch.eye(k, dtype=torch.bool, device=last.device)
+    k, device = shape.k, last.out.device
+    frontier_scores, frontier_tokens = last.scores[0], last.tokens[0]
+    made = Candidates([frontier_scores], [frontier_tokens], [torch.zeros_like(frontier_tokens)])
+    frontier_numbers = torch.arange(1, k + 1, device=device)
+    feature = head.next_feature(last.out).expand(k, -1)
+    itself = torch.eye(k, dtype=torch.bool, device=device)
     attends = itself[:, :0]
     for level in range(shape.depth):
         attends = torch.cat([attends, itself], dim=1)
-        out = forward(level, feature, frontier_tokens, attends)
-        scores, tokens = likeliest(head, ids, out, k)
-        child_scores = (scores + frontier_scores[:, None]).flatten()
-        child_tokens = tokens.flatten()
+        children = yield forward(Level(level, feature, frontier_tokens, attends))
+        child_scores = (children.scores + frontier_scores[:, None]).flatten()
+        child_tokens = children.tokens.flatten()
         made.scores.append(child_scores)
         made.tokens.append(child_tokens)
         made.parents.append(frontier_numbers[:, None].expand(k, k).flatten())
@@ -122,7 +140,7 @@ def expand(
         parent_row = best // k
         frontier_scores, frontier_tokens = child_scores[best], child_tokens[best]
         frontier_numbers = 1 + k + level * k * k + best
-        feature = head.next_feature(out)[parent_row]
+        feature = head.next_feature(children.out)[parent_row]
         attends = attends[parent_row]
     return made.best(shape.nodes)
 
@@ -164,54 +182,75 @@ class DraftState:
     @torch.inference_mode()
     def catch_up(self, features_nF: torch.Tensor, tokens: list[int]) -> None:
         """Append stable rows: the feature of each token with the *next* token, causally."""
+        for rows in self._stable_rows(features_nF, tokens):
+            self.last = layer([rows])[-1:]
+
+    def grow(self, shape: TreeShape) -> Tree:
+        """The best drafted nodes below the last stable row."""
+        (tree,) = drafted([self.drafting(shape)])
+        return tree
+
+    @torch.inference_mode()
+    def drafting(
+        self,
+        shape: TreeShape,
+        features_nF: torch.Tensor | None = None,
+        tokens: Sequence[int] = (),
+    ) -> Drafting[Tree]:
+        """`catch_up` and `grow`, in forwards that other states may share."""
+        k, last = shape.k, None
+        if features_nF is not None:
+            for rows in self._stable_rows(features_nF, tokens, k):
+                last = yield DraftForward(rows, score_last_rows, k)
+                self.last = last.out
+        if last is None:
+            assert self.last is not None, "catch up first"
+            last = scored(self.head, self.ids, self.last, k)
+        packed = yield from expand(self.head, last, shape, self._level)
+        return read(packed)
+
+    def _stable_rows(
+        self, features_nF: torch.Tensor, tokens: Sequence[int], k: int = 1
+    ) -> Iterator[HeadRows]:
+        """Rows to be appended, in chunks."""
         device = self.keys.device
         for begin in range(0, len(tokens), CHUNK):
             chunk = torch.tensor(tokens[begin : begin + CHUNK], device=device)
             feature = self.head.fuse(features_nF[begin : begin + CHUNK].to(self.keys.dtype))
-            rows = slice(self.stable, self.stable + len(chunk))
+            start, end = self.stable, self.stable + len(chunk)
             mask = None
             if len(chunk) > 1:
-                everything = torch.ones(len(chunk), rows.stop, dtype=torch.bool, device=device)
-                mask = everything.tril(self.stable)
-            cos, sin = self.cos[rows], self.sin[rows]
-            out = self.forward(feature, chunk, cos, sin, self.stable, mask)
-            self.stable = rows.stop
-            self.last = out[-1:]
+                everything = torch.ones(len(chunk), end, dtype=torch.bool, device=device)
+                mask = everything.tril(start)
+            self.stable = end
+            cos, sin = self.cos[start:end], self.sin[start:end]
+            yield HeadRows(self, feature, chunk, cos, sin, start, mask, k)
 
-    @torch.inference_mode()
-    def grow(self, shape: TreeShape) -> Tree:
-        """The best drafted nodes below the last stable row."""
-        k = shape.k
+    def _level(self, level: Level) -> DraftForward:
+        """A level's rows stand behind the stable ones and the levels above."""
+        k, number = len(level.tokens), level.number
+        mask = None
+        if k > 1:
+            mask = torch.cat([level.attends.new_ones(k, self.stable), level.attends], dim=1)
+        at = slice(self.stable + number, self.stable + number + 1)
+        cos, sin = self.cos[at].expand(k, -1), self.sin[at].expand(k, -1)
+        begin = self.stable + number * k
+        rows = HeadRows(self, level.feature, level.tokens, cos, sin, begin, mask, k)
+        return DraftForward(rows, score_rows, k)
 
-        def forward(
-            level: int, feature: torch.Tensor, tokens: torch.Tensor, attends: torch.Tensor
-        ) -> torch.Tensor:
-            mask = None
-            if k > 1:
-                mask = torch.cat([attends.new_ones(k, self.stable), attends], dim=1)
-            at = slice(self.stable + level, self.stable + level + 1)
-            cos, sin = self.cos[at].expand(k, -1), self.sin[at].expand(k, -1)
-            return self.forward(feature, tokens, cos, sin, self.stable + level * k, mask)
-
-        assert self.last is not None, "catch up first"
-        return read(expand(self.head, self.ids, self.last, shape, forward))
-
-    def forward(
+    def attend(
         self,
-        feature: torch.Tensor,
-        tokens: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
         begin: int,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The layer's output [n, H] for n rows, whose keys and values are written from row `begin`.
+        """What n rows attend, [n, N, D]; their keys and values are written from row `begin`.
 
-        feature [n, H], tokens [n], cos and sin [n, D]; `mask` [n, begin + n] says what each row
-        attends (None: everything).
+        `mask` [n, begin + n] says what each row attends (None: everything).
         """
-        end = begin + len(tokens)
-        residual, q, k, v = self.head.project(feature, self.embedding[tokens], cos, sin)
+        end = begin + len(q)
         self.keys[begin:end], self.values[begin:end] = k, v
         query = q.transpose(0, 1)[None]
         keys = self.keys[:end].transpose(0, 1)[None]
@@ -221,5 +260,69 @@ class DraftState:
         folded = query.reshape(1, -1, groups * rows, dim)
         folded_mask = None if mask is None else mask.repeat(groups, 1)
         attended = F.scaled_dot_product_attention(folded, keys, values, folded_mask)
-        by_row = attended.reshape(heads, rows, dim).transpose(0, 1)
-        return self.head.finish(residual, by_row)
+        return attended.reshape(heads, rows, dim).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """n new rows of one state, written from its row `begin`."""
+
+    state: DraftState
+    feature: torch.Tensor
+    """[n, H]."""
+    tokens: torch.Tensor
+    """[n]."""
+    cos: torch.Tensor
+    """[n, D], as `sin`."""
+    sin: torch.Tensor
+    begin: int
+    mask: torch.Tensor | None
+    """[n, begin + n]: what each row attends; None: everything."""
+    k: int
+    """How many likeliest tokens are wanted of a row."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def layer(batch: list[HeadRows]) -> torch.Tensor:
+    """The layer's output [all rows, H], in one forward; every state's rows attend their own."""
+    state = batch[0].state
+    tokens = _joined([rows.tokens for rows in batch])
+    residual, q, k, v = state.head.project(
+        _joined([rows.feature for rows in batch]),
+        state.embedding[tokens],
+        _joined([rows.cos for rows in batch]),
+        _joined([rows.sin for rows in batch]),
+    )
+    attended, end = [], 0
+    for rows in batch:
+        at = slice(end, end + len(rows))
+        end = at.stop
+        attended.append(rows.state.attend(q[at], k[at], v[at], rows.begin, rows.mask))
+    return state.head.finish(residual, _joined(attended))
+
+
+@torch.inference_mode()
+def score_rows(batch: list[HeadRows]) -> list[Scored]:
+    """Every row with its likeliest tokens; all states have as many rows."""
+    return _scored(batch, layer(batch), len(batch[0]))
+
+
+@torch.inference_mode()
+def score_last_rows(batch: list[HeadRows]) -> list[Scored]:
+    """The last row of each state with its likeliest tokens."""
+    ends = list(accumulate(len(rows) for rows in batch))
+    last = [end - 1 for end in ends]
+    return _scored(batch, layer(batch)[last], 1)
+
+
+def _scored(batch: list[HeadRows], out: torch.Tensor, each: int) -> list[Scored]:
+    """Of the layer's output [states * each, H], every state's part."""
+    state = batch[0].state
+    together = scored(state.head, state.ids, out, batch[0].k)
+    return [together.rows(begin, begin + each) for begin in range(0, len(out), each)]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

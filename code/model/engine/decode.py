@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 
 from model.contract import NO_CAP, Context, Drafter, Needs, Prefill, Request, StepOut
+from model.drafting import drafted
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.engine.sampling import target_tokens
@@ -232,11 +233,13 @@ def _step(
 
     begun = perf_counter()
     room = min(model.room, model.max_positions)
-    drafts = []
+    draftings = []
     for member in under_way:
-        sequence = member.sequence
-        cap = min(max_nodes, room - sequence.cached)
-        drafts.append((sequence, member.drafter.propose(context(sequence, member.drafter, cap))))
+        cap = min(max_nodes, room - member.sequence.cached)
+        known = context(member.sequence, member.drafter, cap)
+        draftings.append(member.drafter.drafting(known))
+    sequences = [member.sequence for member in under_way]
+    drafts = list(zip(sequences, drafted(draftings), strict=True))
     proposed = perf_counter()
     verified = verify(model, drafts, needs, meanwhile)
     accepted = perf_counter()
