@@ -9,9 +9,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from model.engine.agreement import build_model
 from model.engine.model import Model
@@ -21,6 +21,9 @@ from model.index.suffix_array import SuffixArray, open_file
 from model.memory import check_fits
 from model.network import GGUF, load_config, load_network, read_tokenizer
 from model.paths import MINI
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DTYPES = {
     "float32": torch.float32,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from model.errors import UserError, first_line
 
@@ -52,6 +51,8 @@ def footprint(config: Any, dtype: torch.dtype) -> Footprint:
 
 
 def _footprint(config: Any, dtype: torch.dtype) -> Footprint:
+    from transformers import AutoModelForCausalLM  # takes seconds: not before it is needed
+
     size = torch.empty(0, dtype=dtype).element_size()
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)

@@ -2,20 +2,23 @@
 
 A checkpoint is a folder or hub id in Hugging Face's layout with weights as safetensors, or one GGUF
 file, whose weights transformers dequantises. Whatever a user can mend is a UserError.
+
+transformers takes seconds to load, so it is imported where it is used: whoever asks for help, or
+mistypes a flag, does not wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from model.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GGUF = ".gguf"
 PICKLED = ("*.bin", "*.pt", "*.pth")
@@ -37,6 +40,8 @@ def source(path: str) -> dict[str, Any]:
 
 def load_config(path: str) -> Any:
     """The checkpoint's configuration; raises UserError where transformers knows no such model."""
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(**source(path))
         config.get_text_config()
@@ -49,6 +54,8 @@ def load_config(path: str) -> Any:
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer."""
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(**source(path))
     except ImportError as error:
@@ -65,6 +72,9 @@ def load_network(
     Raises UserError for weights that are damaged, pickled, or not exactly the model's: tensors that
     are missing, unexpected, of another shape, or hold NaN or infinity.
     """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
     _refuse_pickled(path)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # recording a graph makes it warn of an unset loss

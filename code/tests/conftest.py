@@ -3,6 +3,7 @@ draft from.
 """
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from model.index import suffix_array
 
 VOCAB = 48
 torch.set_num_threads(1)
+# and of the programs that tests start: several tests run beside each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def qwen3(

@@ -18,14 +18,21 @@ TEMPERATURES = (0.0, 0.6, 1.0)
 
 
 def request(**changes) -> Request:
-    return dataclasses.replace(Request(PROMPT, 60, question_id="q"), **changes)
+    return dataclasses.replace(Request(PROMPT, 40, question_id="q"), **changes)
 
 
 @pytest.fixture(scope="module")
 def vanilla(target, load):
-    """The reference text of a request."""
-    drafter = load("vanilla")
-    return lambda r: generate(target, drafter, r)
+    """The reference text of a request, made once."""
+    drafter, made = load("vanilla"), {}
+
+    def text(r):
+        key = repr(r)
+        if key not in made:
+            made[key] = generate(target, drafter, r)
+        return made[key]
+
+    return text
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

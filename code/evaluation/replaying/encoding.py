@@ -5,14 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from evaluation.replaying.trace import LONGEST, Message, Trace
 from model.contract import Request
 from model.engine.replay import Script
 from model.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 END_THINK = "</think>"
 

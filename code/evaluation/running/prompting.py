@@ -5,10 +5,13 @@ The tokenizer's own chat template is used, thinking on.
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from evaluation.paradigms import Answer, Message
 from model.families import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CUT = "\ue000"
 """A private character that marks where a special token's text is cut in two."""

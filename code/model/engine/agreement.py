@@ -7,12 +7,16 @@ silence.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from model.engine.forward import Segment
 from model.engine.model import Model
 from model.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOKENS = 12
 """Of the probe: run by the model in one piece, by the engine in two."""

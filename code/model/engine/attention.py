@@ -12,15 +12,17 @@ L cached + T rows, D head dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
 
 from model.engine.cache import KVCache
 from model.engine.forward import Segment
 from model.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "packed_rows"
 GROUPED_ROWS = 64
@@ -106,6 +108,15 @@ def attend(
     return out[0].transpose(0, 1)
 
 
+def use_packed_rows(network: PreTrainedModel) -> None:
+    """Let the network's layers attend by `packed_rows`."""
+    # transformers takes seconds to load: not before there is a network
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_rows)
+    network.set_attn_implementation(NAME)
+
+
 def packed_rows(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -154,6 +165,3 @@ def _refuse(module: torch.nn.Module, softcap: float | None, other: dict[str, obj
         return
     what = "soft-capped logits" if softcap is not None else "attention sinks or position biases"
     raise UserError(f"{type(module).__name__} uses {what}, which the engine does not support")
-
-
-AttentionInterface.register(NAME, packed_rows)

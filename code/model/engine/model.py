@@ -12,17 +12,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
 
 from model.engine import backends
-from model.engine.attention import NAME
+from model.engine.attention import use_packed_rows
 from model.engine.backends import Backend, BackendFailed
 from model.engine.cache import KVCache
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.shape import shape_of
 from model.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 LOGITS = Wanted()
 """The logits of every row, and nothing else."""
@@ -47,7 +50,7 @@ class Model:
         self._cache: KVCache | None = None
         self._spare = 0
         self._feature_hooks: dict[int, torch.utils.hooks.RemovableHandle] = {}
-        network.set_attn_implementation(NAME)
+        use_packed_rows(network)
 
     @property
     def engine(self) -> str:

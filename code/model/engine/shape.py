@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from model.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 30
 

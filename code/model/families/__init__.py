@@ -4,15 +4,18 @@ has.
 A file here defines `FAMILY`; it is found by being here. `default` is for every other Hugging Face
 causal LM: no thinking markers, hence no forced end of thinking."""
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from model.contract import Forcing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

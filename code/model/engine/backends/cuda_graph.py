@@ -15,11 +15,10 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from model.engine.backends import Backend, BackendFailed
 from model.engine.backends.eager import Eager, uncompiled
@@ -30,6 +29,9 @@ from model.engine.device.tree_attention import tree_attention, uses_kernel
 from model.engine.forward import Output, Picked, Segment, Wanted
 from model.engine.shape import Shape
 from model.errors import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 MOST_ROWS = BUCKETS[-1]

@@ -6,12 +6,16 @@ What fuses is the norms, the rotary embedding and the gate: 45 launches a layer 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from model.engine.backends.cuda_graph import CudaGraph
 from model.engine.cache import KVCache
 from model.engine.shape import Shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RECOMPILE_LIMIT = 64
 """One code object serves every model of a class: a target, its draft model and new caches share the

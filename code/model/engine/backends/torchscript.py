@@ -17,10 +17,9 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from model.engine.attention import GROUPED_ROWS, Step
 from model.engine.backends import Backend
@@ -29,6 +28,9 @@ from model.engine.cache import KVCache
 from model.engine.forward import Output, Segment, Wanted
 from model.engine.packed_linears import PackedLinears
 from model.engine.shape import Shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between graph and eager forward, relative to the largest logit."""
