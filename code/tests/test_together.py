@@ -12,6 +12,7 @@ from model.drafting import DraftForward, drafted
 from model.eagle3 import tree
 from model.engine.backends.torchscript import TorchScript
 from model.engine.decode import generate, generate_together
+from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
 from model.errors import UserError
 from tests.conftest import METHODS, PROMPT, VOCAB, qwen3
@@ -155,6 +156,30 @@ def test_a_cpu_replays_one_graph_for_any_number_of_segments(load):
     assert isinstance(target.backend, TorchScript)
     several = [graph for key, graph in target.backend._graphs.items() if not key.is_single]
     assert len(several) == 1 and several[0] is not None
+
+
+@pytest.mark.parametrize("slots", ((0, 1, 2, 3), (1, 2), (3, 0, 2), (0, 2, 1, 3), (0, 3)))
+def test_segments_of_any_slots_and_lengths_are_the_eager_forwards(slots):
+    models = [Model(qwen3(), engine=engine) for engine in ("torchscript", "eager")]
+    random, logits, caches = Random(7), [], []
+    work = []
+    for slot in slots:
+        start, rows = random.randrange(1, 60), random.randrange(1, 7)
+        mask = torch.rand(rows, rows) < 0.5
+        mask |= torch.eye(rows, dtype=torch.bool)
+        tokens = [random.randrange(VOCAB) for _ in range(start + rows)]
+        new = Segment(slot, start, tokens[start:], range(start, start + rows), mask)
+        work.append((Segment.causal(slot, 0, tokens[:start]), new))
+    for model in models:
+        model.reserve(80, 4)
+        for text, _ in work:
+            model.forward([text])
+        output = model.forward([new for _, new in work], Wanted(is_step=True))
+        logits.append(output.logits.clone())
+        caches.append(model.cache.data)
+    assert models[0].backend.recorded == 2  # a text's, and one for any number of segments
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(caches[0], caches[1], atol=1e-4, rtol=1e-4)
 
 
 def test_the_shares_of_a_group_add_up(target, load):
