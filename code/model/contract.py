@@ -86,6 +86,11 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     forcing: Forcing | None = None
 
+    def is_sampled_as(self, other: Request) -> bool:
+        """Are tokens drawn from the same logits alike, but for the noise?"""
+        mine = (self.temperature, self.sampling_top_k, self.sampling_top_p)
+        return mine == (other.temperature, other.sampling_top_k, other.sampling_top_p)
+
     @property
     def only_temperature(self) -> bool:
         """Is temperature all that stands between logits and token (no top-k, no top-p)?"""

@@ -86,7 +86,10 @@ class PositionNoise:
 
     def keys(self, positions: list[int], stream: int = TARGET) -> list[int]:
         """What the noise of each output position is made from, as signed 64-bit numbers."""
-        return [_signed(self._position_key(position, stream)) for position in positions]
+        key_of = {}  # the nodes of a tree share few positions
+        for position in set(positions):
+            key_of[position] = _signed(self._position_key(position, stream))
+        return [key_of[position] for position in positions]
 
     def exponential(
         self, positions: list[int], vocab: int, device: torch.device, stream: int = TARGET

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from model.contract import Draft, Request
-from model.engine.noise import ACCEPTANCE, PositionNoise
+from model.engine.noise import ACCEPTANCE, PositionNoise, exponential
 
 
 def processed(logits_NV: torch.Tensor, request: Request) -> torch.Tensor:
@@ -55,13 +55,22 @@ def target_tokens(
     """
     if request.temperature == 0:
         return logits_NV.argmax(-1)
-    levels = sorted(set(depths))
-    positions = [first + depth for depth in levels]
-    noise_NV = noise.exponential(positions, logits_NV.shape[-1], logits_NV.device)
-    if len(levels) != len(depths):
-        row_of = {depth: row for row, depth in enumerate(levels)}
-        rows = [row_of[depth] for depth in depths]
-        noise_NV = noise_NV[torch.tensor(rows, device=noise_NV.device)]
+    keys = noise.keys([first + depth for depth in depths])
+    return tokens_of_keys(logits_NV, keys, request)
+
+
+def tokens_of_keys(logits_NV: torch.Tensor, keys: list[int], request: Request) -> torch.Tensor:
+    """Draw a token [N] from each row, with the noise of each row's key (`PositionNoise.keys`).
+
+    The rows may be of several texts that are sampled alike; `request` says how, at a temperature
+    above 0.
+    """
+    row_of: dict[int, int] = {}  # equal keys, equal noise: it is made once
+    rows = [row_of.setdefault(key, len(row_of)) for key in keys]
+    device = logits_NV.device
+    noise_NV = exponential(torch.tensor(list(row_of), device=device), logits_NV.shape[-1])
+    if len(row_of) != len(keys):
+        noise_NV = noise_NV[torch.tensor(rows, device=device)]
     return noisy_argmax(processed(logits_NV, request), noise_NV)
 
 

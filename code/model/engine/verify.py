@@ -17,7 +17,7 @@ import torch
 from model.contract import Draft, Needs, StepOut
 from model.engine.forward import Draw, HostPicked, Output, Picked, Segment, Wanted
 from model.engine.model import Model
-from model.engine.sampling import rejection_tokens, target_tokens
+from model.engine.sampling import rejection_tokens, target_tokens, tokens_of_keys
 from model.engine.sequence import Emission, Sequence
 
 
@@ -47,15 +47,15 @@ class Work:
 
     def draw(self) -> Draw | None:
         """How the forward draws this draft's tokens; None where the argmax is asked for."""
+        temperature = self.sequence.request.temperature
+        return Draw(temperature, self.keys()) if temperature else None
+
+    def keys(self) -> list[int]:
+        """The noise key of every row; 0 at extra nodes, where nothing is drawn."""
         sequence, candidates = self.sequence, self.draft.candidates
-        if sequence.request.temperature == 0:
-            return None
-        levels = sorted(set(self.depths[:candidates]))
-        positions = [len(sequence.ids) + depth for depth in levels]
-        key_of = dict(zip(levels, sequence.noise.keys(positions), strict=True))
-        keys = [key_of[depth] for depth in self.depths[:candidates]]
+        positions = [len(sequence.ids) + depth for depth in self.depths[:candidates]]
         extra_nodes = len(self.depths) - candidates
-        return Draw(sequence.request.temperature, keys + [0] * extra_nodes)
+        return sequence.noise.keys(positions) + [0] * extra_nodes
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,12 @@ def _read_picked(output: Output, item: Work, topk: int) -> Choices:
 
 def _read_logits(output: Output, work: list[Work], topk: int) -> list[Choices]:
     """Pick from the logits: several sequences, top-k or top-p, rejection sampling, eager runs."""
-    parts = []
-    for item in work:
-        logits = output.logits[item.rows]
-        parts.append(_packed(logits, item, topk))
-    picked = Picked(parts[0] if len(parts) == 1 else torch.cat(parts)).to_host()
+    logits = output.logits[: work[-1].rows.stop]
+    if _are_drawn_alike(work):
+        tokens = _drawn_alike(logits, work)
+    else:
+        tokens = torch.cat([_target_tokens(logits[item.rows], item) for item in work])
+    picked = Picked.pack(logits, tokens, target_topk=topk).to_host()
     choices = []
     for item in work:
         rows = picked.rows(item.rows)
@@ -201,9 +202,28 @@ def _read_logits(output: Output, work: list[Work], topk: int) -> list[Choices]:
     return choices
 
 
-def _packed(logits: torch.Tensor, item: Work, topk: int) -> torch.Tensor:
-    tokens = _target_tokens(logits, item)
-    return Picked.pack(logits, tokens, target_topk=topk).packed
+def _are_drawn_alike(work: list[Work]) -> bool:
+    """May the tokens of all rows be drawn at once?"""
+    first = work[0].sequence.request
+    if first.temperature == 0 or len(work) == 1:
+        return False
+    for item in work:
+        if item.draft.probabilities is not None or not first.is_sampled_as(item.sequence.request):
+            return False
+    return True
+
+
+def _drawn_alike(logits: torch.Tensor, work: list[Work]) -> torch.Tensor:
+    """The target's tokens [R] after every node of all drafts; after extra nodes its argmax."""
+    keys: list[int] = []
+    extra_rows: list[int] = []
+    for item in work:
+        keys += item.keys()
+        extra_rows += range(item.rows.start + item.draft.candidates, item.rows.stop)
+    tokens = tokens_of_keys(logits, keys, work[0].sequence.request)
+    if extra_rows:
+        tokens[extra_rows] = logits[extra_rows].argmax(-1)
+    return tokens
 
 
 def _target_tokens(logits: torch.Tensor, item: Work) -> torch.Tensor:
