@@ -58,7 +58,8 @@ def test_the_memory_is_the_running_mean_by_ngram(texts, seed):
     for text in texts:
         tokens, logprobs = rows_of(rng, int(rng.integers(1, len(text) + 1)))
         memory.learn(text, tokens, logprobs)
-        reference.learn(text, tokens.tolist(), np.exp(logprobs).tolist())
+        in_half_precision = logprobs.astype(np.float16).astype(np.float32)
+        reference.learn(text, tokens.tolist(), np.exp(in_half_precision).tolist())
     assert len(memory) == len(reference.rows)
     for context, row in reference.rows.items():
         tokens, chances = memory.row(context)
