@@ -120,6 +120,11 @@ def test_output_folder_not_writable(capsys):
     )
 
 
+def test_no_name_is_no_records_file(capsys):
+    said = stopped(lambda: inference.main_for(None, [*RUN, "--answer-file", ""]), capsys)
+    assert "--answer-file must end in .jsonl" in said
+
+
 def test_malformed_question_line(tmp_path, capsys):
     file = tmp_path / "q.jsonl"
     file.write_text(

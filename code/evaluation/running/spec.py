@@ -173,7 +173,7 @@ class RunSpec:
         _at_least("--parallel", self.parallel, 0)
         if self.max_rows is not None:
             _at_least("--max-rows", self.max_rows, 1)
-        if self.answer_file and not self.answer_file.endswith(".jsonl"):
+        if self.answer_file is not None and not self.answer_file.endswith(".jsonl"):
             raise UserError(f"--answer-file must end in .jsonl, not '{self.answer_file}'")
 
     @property
