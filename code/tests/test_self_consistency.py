@@ -11,8 +11,8 @@ from evaluation.paradigms.self_consistency import is_decided
 from evaluation.records.reading import read_records
 
 RUN = (
-    "--model-path mini --paradigm self_consistency --samples 3 --temperature 0.6"
-    " --question-begin 60 --question-end 62 --max-new-tokens 400 --warmup 0 --threads 1 --max-nodes 8"
+    "--model-path mini --paradigm self_consistency --samples 3 --question-begin 60"
+    " --question-end 62 --temperature 0.6 --max-new-tokens 400 --warmup 0 --threads 1 --max-nodes 8"
 ).split()
 
 
