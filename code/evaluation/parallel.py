@@ -3,8 +3,9 @@
     python -m evaluation.parallel DIR ...
 
 Every folder holds the runs of one --parallel. A speed-up is over vanilla of the same folder, with
-as many together; where a method is no longer faster, drafting stops paying. Figures go into the
-first folder: parallel-speed-up.png and parallel-tokens.png.
+as many together; where a method is no longer faster, drafting stops paying. Where the runs were
+scored, what a right answer costs is there too. Figures go into the first folder:
+parallel-speed-up.png, parallel-tokens.png, parallel-cost.png.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from statistics import mean
 
@@ -22,6 +24,7 @@ from matplotlib.figure import Figure
 from evaluation.analysis.comparison import Comparison, MethodRuns, gather
 from evaluation.analysis.metrics import NAN
 from evaluation.analysis.results import SpeedResult, speed_result
+from evaluation.analysis.scores_file import mean_scores
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.report.colours import colour, marker
 from evaluation.report.figures import Panel, panels, save
@@ -29,8 +32,15 @@ from evaluation.report.formatting import FORMATS, UNKNOWN, Table, number, with_i
 from model.errors import UserError
 
 BASE = "vanilla"
-HEADER = ("method", "together", "speed-up [95 %]", "verdict", "tokens/s", "latency", "MAT")
-HEIGHTS = {"speed-up": "speed-up over vanilla with as many", "tokens": "tokens a second"}
+HEADER = (
+    *("method", "together", "speed-up [95 %]", "verdict", "tokens/s", "latency", "MAT"),
+    "s / correct",
+)
+HEIGHTS = {
+    "speed-up": "speed-up over vanilla with as many",
+    "tokens": "tokens a second",
+    "cost": "seconds a right answer",
+}
 """What is drawn, and its axis."""
 NO_LONGER = ("slower", "not distinguishable", "within the noise")
 """Verdicts of a method that does not pay."""
@@ -38,7 +48,8 @@ BELOW = """
 together   samples of a question decoded in one forward
 speed-up   over vanilla with as many together; verdict as in the speed table
 tokens/s   of all samples under way
-latency    seconds from the group's beginning to a sample's end, mean"""
+latency    seconds from the group's beginning to a sample's end, mean
+s/correct  seconds of all samples over right answers, by python -m evaluation.score"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Point:
     together: int
     speed: SpeedResult
     latency: float
+    cost: float = NAN
+    """Seconds a right answer; NaN where none is, or nobody scored."""
 
     @property
     def is_faster(self) -> bool | None:
@@ -75,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
     print(BELOW)
     for what in HEIGHTS:
+        if what == "cost" and all(isnan(point.cost) for point in points):
+            print("no cost of a right answer yet: python -m evaluation.score DIR")
+            continue
         file = args.folders[0] / f"parallel-{what}.png"
         save(figure(titles, points, what), file)
         print(f"figure: {file}")
@@ -101,17 +117,19 @@ def gathered(folders: Sequence[Path], notices: list[str]) -> list[Point]:
                 )
                 continue
             seen.add((comparison.title, together))
-            points += _points(comparison, together)
+            points += _points(comparison, together, notices)
     order = sorted(points, key=lambda p: (p.speed.method != BASE, p.speed.method, p.together))
     return sorted(order, key=lambda point: point.title)
 
 
-def _points(comparison: Comparison, together: int) -> list[Point]:
+def _points(comparison: Comparison, together: int, notices: list[str]) -> list[Point]:
     points = []
     for method in comparison.methods:
         speed = speed_result(comparison, method)
         if speed.speed_up is not None:
-            points.append(Point(comparison.title, together, speed, _latency(method)))
+            scores = mean_scores(method.runs, notices)
+            cost = scores.seconds_per_correct if scores else NAN
+            points.append(Point(comparison.title, together, speed, _latency(method), cost))
     return points
 
 
@@ -156,7 +174,12 @@ def figure(titles: Sequence[str], points: Sequence[Point], what: str) -> Figure:
 
 def _height(point: Point, what: str) -> float:
     assert point.speed.speed_up is not None
-    return point.speed.speed_up.ratio if what == "speed-up" else point.speed.tokens_per_second
+    heights = {
+        "speed-up": point.speed.speed_up.ratio,
+        "tokens": point.speed.tokens_per_second,
+        "cost": point.cost,
+    }
+    return heights[what]
 
 
 def _table(title: str, points: Sequence[Point]) -> Table:
@@ -172,6 +195,7 @@ def _table(title: str, points: Sequence[Point]) -> Table:
                 number(speed.tokens_per_second, 0),
                 number(point.latency),
                 number(speed.mat),
+                number(point.cost),
             )
         )
     return Table(title, HEADER, rows)

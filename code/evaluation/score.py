@@ -14,6 +14,7 @@ from pathlib import Path
 
 from evaluation import tasks
 from evaluation.analysis.comparison import comparisons_of
+from evaluation.analysis.scores_file import scores_path
 from evaluation.analysis.scoring import Graded, ScoreResult, score_result
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.manifest import Manifest
@@ -117,7 +118,7 @@ def score_run(run: RunFile, base: RunFile | None) -> ScoreResult:
     result = score_result(run, base, graded)
     verdicts = [[*item.record.key, item.right] for item in graded]
     text = json.dumps({"summary": result.as_json(), "verdicts": verdicts}) + "\n"
-    write_atomically(run.path.with_suffix(".scores.json"), text)
+    write_atomically(scores_path(run.path), text)
     return result
 
 

@@ -283,7 +283,9 @@ class Drafter:
         """
 
     def know_costs(self, costs: Mapping[int, float]) -> None:
-        """What verifying so many nodes costs here, in vanilla steps, where it was measured."""
+        """What verifying so many nodes of each text costs here, where it was measured: in vanilla
+        steps of as many texts as are decoded together.
+        """
 
     def start(self, request: Request, prefill: Prefill) -> None:
         """A generation begins: the prompt is cached and `prefill.first_token` emitted."""

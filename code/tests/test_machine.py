@@ -18,6 +18,7 @@ from evaluation.running.control import Control
 from evaluation.running.several import parse_several
 from evaluation.running.turns import rotated
 from model.contract import NO_CAP
+from model.engine import measure
 from model.engine.model import Model
 from model.errors import UserError
 from tests.conftest import qwen3
@@ -157,7 +158,7 @@ def test_drafts_are_capped_where_nodes_cost_too_much(monkeypatch):
     costs = {1: 1.0, 2: 1.1, 3: 1.2, 4: 1.25, 6: 1.4, 8: 1.49, 12: 1.9, 16: 2.6, 24: 4.0}
     asked = []
 
-    def seconds(model, nodes, context, repeats):
+    def seconds(model, nodes, context, repeats, together):
         asked.append(nodes)
         return costs[nodes]
 
@@ -174,6 +175,33 @@ def test_drafts_are_capped_where_nodes_cost_too_much(monkeypatch):
 
 def with_threads(spec):
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, threads=1))
+
+
+def test_several_texts_share_a_budget_of_rows(monkeypatch):
+    """Rows cost the same whosoever they are: of four texts each gets a smaller draft."""
+
+    def seconds(model, nodes, context, repeats, together):
+        return 1 + 0.02 * nodes * together
+
+    monkeypatch.setattr(tuning, "verify_seconds", seconds)
+    spec = with_threads(parse_several(["--methods", "pld", "--model-path", "mini"])[0])
+    before, model = torch.get_num_threads(), Model(qwen3())
+    alone, together = (tuning.tune(model, [spec], number) for number in (1, 4))
+    torch.set_num_threads(before)
+    assert together.max_nodes < alone.max_nodes
+    assert together.costs[4] == pytest.approx((1 + 0.32) / (1 + 0.08))
+
+
+def test_a_measured_step_is_one_of_so_many_texts(target):
+    target.reserve(100, 3)
+    rows = []
+    real = target.forward
+    target.forward = lambda segments, *rest: rows.append(len(segments)) or real(segments, *rest)
+    try:
+        assert measure.verify_seconds(target, 2, 20, 1, together=3) > 0
+    finally:
+        del target.forward
+    assert set(rows) == {3}
 
 
 def test_threads_are_added_while_they_bring_something(monkeypatch):

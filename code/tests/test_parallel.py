@@ -1,8 +1,12 @@
 """`--parallel P`: samples of a question decoded together, as a user runs it."""
 
-import pytest
+import json
 
-from evaluation import inference, parallel, speed
+import pytest
+import torch
+from transformers import AutoConfig
+
+from evaluation import inference, parallel, speed, verify
 from evaluation.analysis.results import SpeedResult
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.command import run_command
@@ -10,6 +14,8 @@ from evaluation.records.reading import read_records
 from evaluation.records.topk import Topk
 from evaluation.running import runner
 from model.errors import UserError
+from model.memory import check_fits, footprint
+from model.paths import MINI
 
 RUN = (
     "--model-path mini --paradigm best_of_n --samples 5 --temperature 0.6 --question-end 2"
@@ -126,17 +132,46 @@ def test_numbers_are_compared_with_vanillas_of_the_same(tmp_path, capsys):
             run(folder / f"{method}.jsonl", "--parallel", folder.name, method=method)
     assert parallel.main([str(folder) for folder in folders]) == 0
     said = capsys.readouterr().out
+    assert "no cost of a right answer yet" in said
     rows = [line.split()[:2] for line in said.splitlines() if line.startswith(("vanilla", "sam "))]
     numbers = ["1", "2", "5"]
     assert rows == [[method, n] for method in ("vanilla", "sam") for n in numbers]
     assert f"{folders[3]}: best_of_n, T = 0.6 is left out" in said  # of five samples no eight run
     for name in ("speed-up", "tokens"):
         assert (folders[0] / f"parallel-{name}.png").stat().st_size > 10_000
+    for folder in folders[:2]:
+        for method in ("vanilla", "sam"):
+            scores = {"summary": {"accuracy": 0.5, "seconds_per_correct": 3.25}}
+            (folder / f"{method}.scores.json").write_text(json.dumps(scores))
+    assert parallel.main([str(folder) for folder in folders[:2]]) == 0
+    assert capsys.readouterr().out.count("3.25") == 4
+    assert (folders[0] / "parallel-cost.png").stat().st_size > 10_000
     (folders[1] / "vanilla.jsonl").unlink()
     assert parallel.main([str(folder) for folder in folders[:2]]) == 0
     assert "no vanilla run, so no speed-ups" in capsys.readouterr().out
     with pytest.raises(UserError, match="no folder has a vanilla run"):
         parallel.main([str(folders[1])])
+
+
+def test_verify_compares_texts_made_together(monkeypatch, capsys):
+    words = "--model-path mini --method sps pld --parallel 3 --questions 1 --max-new-tokens 8"
+    monkeypatch.setattr("sys.argv", ["verify", *words.split(), "--temperature", "0", "0.6"])
+    asked = []
+    real = verify.generate_together
+    monkeypatch.setattr(verify, "generate_together", lambda *a: asked.append(len(a[2])) or real(*a))
+    assert verify.main() == 0
+    assert "all texts are vanilla's" in capsys.readouterr().out
+    assert asked == [1, 1, 3, 3]
+
+
+def test_memory_is_refused_with_the_number_that_fits(monkeypatch):
+    config = AutoConfig.from_pretrained(MINI / "target")
+    need = footprint(config, torch.float32)
+    free = need.total(1000, 3) + 1000
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    check_fits(config, torch.float32, "cuda:0", 1000, 3)
+    with pytest.raises(UserError, match=r"4000 cached tokens .* --parallel 3"):
+        check_fits(config, torch.float32, "cuda:0", 1000, 4)
 
 
 def test_where_drafting_stops_paying():

@@ -9,7 +9,6 @@ LaTeX.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from evaluation.analysis.curve import CostCurve, read_curve
 from evaluation.analysis.price import Costs, built_in, read_costs
 from evaluation.analysis.replay_summary import ReplaySummary, find_replays
 from evaluation.analysis.results import SettingResult, setting_result
+from evaluation.analysis.scores_file import mean_scores
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
@@ -55,29 +55,13 @@ def read_accuracy(
     for comparison in comparisons:
         by_method = {}
         for method in comparison.methods:
-            scores = [_accuracy_of(run.path, notices) for run in method.runs]
-            known = [score for score in scores if score is not None]
-            if known:
-                by_method[method.name] = sum(known) / len(known)
+            if scores := mean_scores(method.runs, notices):
+                by_method[method.name] = scores.accuracy
         if by_method:
             settings.append((comparison.title, by_method))
     if not settings:
         notices.append("no accuracy yet: python -m evaluation.score DIR")
     return settings
-
-
-def _accuracy_of(records: Path, notices: list[str]) -> float | None:
-    """What `evaluation.score` wrote, None where it has not run."""
-    file = records.with_suffix(".scores.json")
-    if not file.exists():
-        return None
-    try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["summary"]["accuracy"])
-    except (OSError, ValueError, LookupError, TypeError):
-        notices.append(
-            f"{file} is damaged and left out: python -m evaluation.score DIR writes it anew"
-        )
-        return None
 
 
 def draw(

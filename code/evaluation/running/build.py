@@ -98,7 +98,7 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
     longest = runners[0].longest_prompt(questions)
     # one cache for all, made once: a larger one would mean new graphs
     loaded.model.reserve(max(runner.rows(longest) for runner in runners), runners[0].slots)
-    tuned = tune(loaded.model, specs)
+    tuned = tune(loaded.model, specs, runners[0].slots)
     say_engine(loaded.model, specs[0].model.engine)
     runners = [_tuned(runner, tuned) for runner in runners]
     for i, runner in enumerate(runners):

@@ -2,7 +2,8 @@
 
 On a GPU verifying 60 nodes costs about as much as one, and the published budgets suit it. On a CPU
 every node costs: there a draft holds the number of nodes n for which a chain of n, each accepted
-with probability ACCEPTED, yields most tokens a second.
+with probability ACCEPTED, yields most tokens a second. Several texts together pay for the rows of
+all of them: their drafts are smaller.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ class Tuned:
     max_nodes: int
     """Of methods for which none was asked."""
     costs: dict[int, float] = field(default_factory=dict)
-    """Vanilla steps of verifying so many nodes, as far as was measured."""
+    """What verifying so many nodes of each text costs, as far as was measured, in vanilla steps of
+    as many texts together."""
 
 
-def tune(model: Model, specs: Sequence[RunSpec]) -> Tuned:
-    """Settle what the specifications leave open. The model's cache holds ROWS rows at least."""
+def tune(model: Model, specs: Sequence[RunSpec], together: int = 1) -> Tuned:
+    """Settle what the specifications leave open, for so many texts decoded together.
+
+    The model's cache holds ROWS rows at least of each.
+    """
     threads = specs[0].model.threads or _begun(specs).threads or fastest_threads(model)
     if model.device.type == "cpu":
         torch.set_num_threads(threads)
@@ -60,7 +65,7 @@ def tune(model: Model, specs: Sequence[RunSpec]) -> Tuned:
         return Tuned(threads, found, begun.node_costs)
     if model.device.type != "cpu":
         return Tuned(threads, NO_CAP)
-    costs = node_costs(model)
+    costs = node_costs(model, together)
     best = max(costs, key=lambda nodes: expected_tokens(nodes) / costs[nodes])
     return Tuned(threads, NO_CAP if best == LADDER[-1] else best, costs)
 
@@ -80,13 +85,13 @@ def _begun(specs: Sequence[RunSpec]) -> Manifest:
     return Manifest({})
 
 
-def node_costs(model: Model) -> dict[int, float]:
-    """Vanilla steps of verifying n nodes, up to an n that is far from the best."""
-    vanilla = verify_seconds(model, 1, CONTEXT, REPEATS)
+def node_costs(model: Model, together: int) -> dict[int, float]:
+    """Vanilla steps of verifying n nodes of each text, up to an n that is far from the best."""
+    vanilla = verify_seconds(model, 1, CONTEXT, REPEATS, together)
     costs: dict[int, float] = {}
     best = 0.0
     for nodes in LADDER:
-        costs[nodes] = verify_seconds(model, nodes, CONTEXT, REPEATS) / vanilla
+        costs[nodes] = verify_seconds(model, nodes, CONTEXT, REPEATS, together) / vanilla
         speed = expected_tokens(nodes) / costs[nodes]
         best = max(best, speed)
         if speed < GIVEN_UP * best:

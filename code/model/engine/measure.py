@@ -21,9 +21,15 @@ from model.engine.verify import verify
 WARM_UP_STEPS = 3
 
 
-def verify_seconds(model: Model, nodes: int, context: int, repeats: int) -> float:
-    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens."""
-    times = [step_seconds(model, nodes, context) for _ in range(repeats + WARM_UP_STEPS)]
+def verify_seconds(
+    model: Model, nodes: int, context: int, repeats: int, together: int = 1
+) -> float:
+    """Median seconds of verifying a chain of `nodes` behind `context` cached tokens, of so many
+    texts together.
+    """
+    times = []
+    for _ in range(repeats + WARM_UP_STEPS):
+        times.append(step_seconds(model, nodes, context, together=together))
     return median(times[WARM_UP_STEPS:])
 
 
@@ -41,16 +47,22 @@ def curve_seconds(
     return [median(of_n[WARM_UP_STEPS:]) for of_n in times]
 
 
-def step_seconds(model: Model, nodes: int, context: int, temperature: float = 0.0) -> float:
-    """Seconds of verifying one chain of `nodes` behind `context` cached tokens.
+def step_seconds(
+    model: Model, nodes: int, context: int, temperature: float = 0.0, together: int = 1
+) -> float:
+    """Seconds of verifying a chain of `nodes` behind `context` cached tokens, of so many texts.
 
     Overwrites the rows behind the context: no text may be under way.
     """
-    sequence = Sequence(Request([1] * context, nodes + 1, temperature), cached=context)
-    sequence.emission.ids.append(1)
     draft = Draft.chain(1, [2 + i % 7 for i in range(nodes - 1)], "measure")
+    drafts = []
+    for slot in range(together):
+        request = Request([1] * context, nodes + 1, temperature, sample=slot)
+        sequence = Sequence(request, slot, cached=context)
+        sequence.emission.ids.append(1)
+        drafts.append((sequence, draft))
     begun = perf_counter()
-    verified = verify(model, [(sequence, draft)], Needs(max_nodes=nodes))
+    verified = verify(model, drafts, Needs(max_nodes=nodes))
     return verified.read_at - begun
 
 
