@@ -240,7 +240,7 @@ class Bench:
             rows.append(cost.cells(base))
             print("  ".join(rows[-1]), flush=True)
             del inner, drafter
-            free(settings)
+            release(settings)  # what is compiled serves the next method too
         title = (
             f"Step cost of every method, {settings.shape},"
             f" right with probability {settings.chance:g} a level"
@@ -250,9 +250,14 @@ class Bench:
 
 
 def free(settings: Settings) -> None:
-    """Give memory back before the next model is made."""
-    gc.collect()
+    """Give memory back before the next model is made, and forget what was compiled for this one."""
     torch.compiler.reset()
+    release(settings)
+
+
+def release(settings: Settings) -> None:
+    """Give back the memory of what is no longer used."""
+    gc.collect()
     if settings.on_gpu:
         torch.cuda.empty_cache()
 
@@ -451,7 +456,8 @@ def main() -> None:
     for part in parts(bench):
         left = settings.seconds - report.elapsed
         report.attempt(part.name, part.run, left, part.seconds if settings.on_gpu else 0)
-        free(settings)
+        # a device that a part has left broken fails here again, and the report goes on all the same
+        report.attempt(f"memory after: {part.name}", lambda: free(settings), 1, 0)
     nodes = [f"n = {n}" for n in NODES]
     header = ["shape", "engine", "context", *nodes, "roofline"]
     report.table(Table("Verifying n nodes: ms (in steps of n = 1)", header, bench.curves))

@@ -2,8 +2,10 @@
 as the reference.
 """
 
+import contextlib
 import copy
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -19,16 +21,18 @@ from model import methods
 from model.contract import Draft, Request
 from model.eagle3.graph import DraftGraph
 from model.eagle3.tree import DraftState, TreeShape
-from model.engine.backends import cuda_graph
+from model.engine.backends import cuda_graph, cuda_graph_fused
 from model.engine.backends.cuda_graph import BUCKETS, CudaGraph, ancestor_words
 from model.engine.cache import KVCache
 from model.engine.decode import generate
+from model.engine.device import capture as capturing
 from model.engine.device.draw import draw
 from model.engine.device.tree_attention import reference, tree_attention
 from model.engine.forward import Picked, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import PositionNoise
 from model.engine.sampling import target_tokens
+from model.errors import UserError
 from tests.conftest import METHODS, PROMPT, VOCAB, llama, qwen3
 
 pytestmark = pytest.mark.slow
@@ -178,6 +182,84 @@ def test_prepare_records_every_bucket_once():
         max_nodes=20,
     )
     assert [key.rows for key in target.backend.recorded] == made
+
+
+class Spoiled(CudaGraph):
+    """Steps whose graph is given something else than it was told."""
+
+    what = ""
+
+    def body(self, key):
+        given = self._inputs.device
+        if self.what == "moves":  # accepted rows are moved to the wrong place
+            given["move_path"][1:] = given["move_path"][:-1].clone()
+        elif self.what == "mask":  # every row attends the root alone
+            given["ancestors"][:] = 1
+        elif self.what == "positions":
+            given["positions"] += 7
+        elif self.what == "start":
+            given["start"] -= 1
+        elif self.what == "keys":
+            given["keys"] += 1
+        output = super().body(key)
+        if self.what == "top-k":
+            output.picked.packed[:, 3] = output.picked.packed[:, 2]
+        return output
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    (
+        ("moves", "after a move of accepted rows"),
+        ("mask", "differ by"),
+        ("positions", "differ by"),
+        ("start", "differ by"),
+        ("keys", "drawn tokens are not those of their noise"),
+        ("top-k", "likeliest tokens are not"),
+        ("", ""),
+    ),
+)
+def test_a_new_graph_is_refused_whatever_of_it_is_wrong(what, said, monkeypatch):
+    monkeypatch.setattr(Spoiled, "what", what)
+    monkeypatch.setattr(cuda_graph, "BACKEND", Spoiled)
+    spoiled = graph_model(qwen3(layers=2))
+    spoiled.reserve(400)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        spoiled.prepare(20, Wanted(target_topk=3, feature_layers=(1,)), draws=True)
+    shown = " ".join(str(warning.message) for warning in told)
+    assert said in shown and (spoiled.engine == "eager") == bool(what)
+
+
+def test_a_new_graphs_comparison_leaves_cache_and_output_as_they_were(target, load):
+    """Also where a graph is made in the middle of a text."""
+    graphed = graph_model(qwen3())
+    for temperature in (0.0, 0.8):
+        request = Request(PROMPT, 40, temperature)
+        for method in ("recycling", "sam", "lookahead"):
+            made = generate(graphed, load(method), request)
+            assert made.output_ids == generate(target, load("vanilla"), request).output_ids
+    assert graphed.engine == "cuda_graph"
+
+
+def test_after_a_fallback_every_bucket_is_recorded_ahead(monkeypatch):
+    """The largest ones too, which the engine that failed had recorded already."""
+
+    class Failing(CudaGraph):
+        fallback = "cuda_graph"
+
+        def body(self, key):
+            if key.rows == 8:
+                raise RuntimeError("no kernel")
+            return super().body(key)
+
+    monkeypatch.setattr(cuda_graph_fused, "BACKEND", Failing)
+    target = Model(qwen3(layers=2), engine="cuda_graph_fused")
+    target.reserve(300)
+    with pytest.warns(UserWarning, match="going on with 'cuda_graph'"):
+        assert target.prepare(20, Wanted())
+    assert target.engine == "cuda_graph"
+    assert sorted(key.rows for key in target.backend.recorded) == [1, 2, 4, 8, 16, 24]
 
 
 @pytest.mark.parametrize("broken", ("raises", "differs", "stores"))
@@ -393,3 +475,77 @@ def test_the_reference_is_used_where_no_kernel_is():
         tree_attention(q, kv, kv, cache, start, mask, 0.2, False),
         reference(q, kv, kv, cache, start, mask, 0.2),
     )
+
+
+# --- a capture that fails -------------------------------------------------------------------------
+class Streams:
+    """Stands for torch.cuda where a capture fails, and for a GPU that answers no longer."""
+
+    def __init__(self, is_lost: bool) -> None:
+        self.is_lost, self.stream = is_lost, "capturing"
+
+    def install(self, monkeypatch) -> None:
+        class Stream:
+            def wait_stream(self, other):
+                pass
+
+        monkeypatch.setattr(capturing, "capture_stream", lambda device: Stream())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        monkeypatch.setattr(torch.cuda, "set_stream", self.set_stream)
+        monkeypatch.setattr(torch.cuda, "synchronize", self.synchronize)
+
+    @contextlib.contextmanager
+    def graph(self, *_, **__):
+        try:
+            yield
+        finally:
+            raise RuntimeError("the capture was ended")
+
+    def set_stream(self, stream):
+        self.stream = "before"
+
+    def synchronize(self, device):
+        if self.is_lost:
+            raise RuntimeError("an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("is_lost", (False, True))
+def test_a_capture_that_fails_says_why_and_comes_back(is_lost, monkeypatch):
+    streams, calls = Streams(is_lost), []
+    streams.install(monkeypatch)
+
+    def body():
+        calls.append(1)
+        if len(calls) > capturing.WARM_UP_RUNS:
+            raise ValueError("no kernel\nand a long trace")
+
+    expected = UserError if is_lost else ValueError
+    with pytest.raises(expected, match="no kernel") as raised:
+        capturing.capture(body, torch.device("cpu"))
+    assert streams.stream == "before" and gc.isenabled()
+    if is_lost:
+        assert "cpu answers no longer (ValueError: no kernel)" in str(raised.value)
+
+
+def test_a_lost_gpu_ends_the_run_and_no_other_engine_is_tried(monkeypatch, load):
+    def lost(self, key):
+        raise UserError("cuda:0 answers no longer")
+
+    monkeypatch.setattr(CudaGraph, "body", lost)
+    with pytest.raises(UserError, match="answers no longer"):
+        generate(graph_model(qwen3()), load("pld"), Request(PROMPT, 5))
+
+
+def test_two_moves_without_a_step_between_are_both_made():
+    graphed = graph_model(qwen3(layers=2))
+    graphed.reserve(100)
+    rows = graphed.cache.data[:, :, 0]
+    rows[:, :, :, 0, 0] = torch.arange(rows.shape[2], dtype=rows.dtype)
+    graphed.keep(0, 10, [0, 2, 5])
+    graphed.keep(0, 20, [0, 3])
+    graphed.backend.flush()
+    kept = rows[0, 0, :, 0, 0].long().tolist()
+    assert kept[10:13] == [10, 12, 15] and kept[20:22] == [20, 23]

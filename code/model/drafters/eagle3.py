@@ -156,7 +156,7 @@ class Eagle3(Drafter):
         why = "as recorded is another than level by level"
         try:
             reproduces = graph.prepare()
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, UserError):
             raise
         except Exception as error:  # Triton and CUDA raise types of their own
             reproduces = False

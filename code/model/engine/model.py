@@ -21,6 +21,7 @@ from model.engine.attention import use_packed_rows
 from model.engine.backends import Backend, BackendFailed
 from model.engine.cache import KVCache
 from model.engine.forward import Draw, Output, Segment, Wanted
+from model.engine.noise import PositionNoise
 from model.engine.shape import shape_of
 from model.errors import UserError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 LOGITS = Wanted()
+PROBED_TEMPERATURE = 0.8
 """The logits of every row, and nothing else."""
 
 
@@ -169,7 +171,8 @@ class Model:
         """Whether this backend recorded anything; None where it was given up on the way."""
         probes = backend.probes(nodes)
         for segment in probes:
-            draw = Draw(1.0, [0] * len(segment)) if draws else None
+            keys = PositionNoise(len(segment)).keys(list(segment.positions))
+            draw = Draw(PROBED_TEMPERATURE, keys) if draws else None
             step = replace(wanted, last_only=False, draw=draw, is_step=True)
             self.forward([segment], step)
             if self.backend is not backend:

@@ -22,7 +22,9 @@ def processed(logits_NV: torch.Tensor, request: Request) -> torch.Tensor:
 
     Needs a temperature above 0.
     """
-    scores = logits_NV.float() / request.temperature
+    # a tensor on the device: by a number PyTorch multiplies with the inverse there, which rounds
+    temperature = torch.full((), request.temperature, device=logits_NV.device)
+    scores = logits_NV.float() / temperature
     if request.sampling_top_k:
         k = min(request.sampling_top_k, scores.shape[-1])
         kth = scores.topk(k, dim=-1).values[..., -1:]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,9 @@ from model.engine.device.capture import StepBuffer, capture
 from model.engine.device.draw import draw
 from model.engine.device.tree_attention import tree_attention, uses_kernel
 from model.engine.forward import Output, Picked, Segment, Wanted
+from model.engine.noise import exponential
 from model.engine.shape import Shape
-from model.errors import first_line
+from model.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,8 +51,10 @@ TOLERANCE = {
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }
-"""How far a new graph's results may be from the eager ones, relative to the largest: bfloat16 keeps
-8 bits, and fused operations round at other places."""
+"""How far a row of a new graph's results may be from the eager one, relative to its length:
+bfloat16 keeps 8 bits, and fused operations round at other places."""
+SCORE_TOLERANCE = 1e-3
+"""By so much a drawn token's score may miss the best one: a kernel's logarithms round otherwise."""
 KV_ROWS = "kv_rows"
 """The buffer by which an attention module knows its part of the cache."""
 
@@ -105,6 +109,18 @@ def ancestor_words(mask_NN: np.ndarray | None, rows: int) -> np.ndarray:
     wide = np.zeros((rows, MOST_ROWS), dtype=bool)
     wide[:, :rows] = np.tri(rows, dtype=bool) if mask_NN is None else mask_NN
     return np.packbits(wide, axis=1, bitorder="little").view("<i8").reshape(-1)
+
+
+def _random_tree(start: int, rows: int, vocab_size: int) -> Segment:
+    """A draft of random tokens behind `start` rows; equal calls give equal trees."""
+    random = Random(rows)
+    tokens = [random.randrange(vocab_size) for _ in range(rows)]
+    mask, depths = torch.eye(rows, dtype=torch.bool), [0]
+    for node in range(1, rows):
+        parent = random.randrange(max(0, node - 3), node)
+        mask[node] |= mask[parent]
+        depths.append(depths[parent] + 1)
+    return Segment(SLOT, start, tokens, [start + depth for depth in depths], mask)
 
 
 class CudaGraph(Backend):
@@ -177,14 +193,15 @@ class CudaGraph(Backend):
         begun = time.perf_counter()
         try:
             output = self._launch(key, segment, wanted)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, UserError):
             raise
         except Exception as error:  # Triton, Inductor and CUDA each raise types of their own
             raise BackendFailed(f"{type(error).__name__}: {first_line(error)}") from error
         if is_new:
             self._seconds += time.perf_counter() - begun
-            if difference := self._differs(segment, output, wanted):
+            if difference := self._differs(key, segment, output, wanted):
                 raise BackendFailed(difference)
+            output = self._launch(key, segment, wanted)  # comparing wrote over a graph's output
         return output.last_row() if wanted.last_only else output
 
     def keep(self, slot: int, start: int, path: list[int]) -> None:
@@ -205,13 +222,14 @@ class CudaGraph(Backend):
             self._pending = None
 
     def probes(self, nodes: int) -> list[Segment]:
-        """A step a bucket, the largest first: memory is shared. The cache is filled with noise:
-        what a graph is compared on should look like data."""
+        """A step a bucket, the largest first: memory is shared. Cache, tokens and trees are noise:
+        what a graph is compared on should look like data.
+        """
         start = min(PROBE, self.cache.positions - 2 * MOST_ROWS)
         self.cache.data[:, :, SLOT, :start].normal_()
         largest = bucket(min(nodes, MOST_ROWS))
         sizes = [size for size in reversed(BUCKETS) if size <= largest]
-        return [Segment.causal(SLOT, start, [0] * size) for size in sizes]
+        return [_random_tree(start, size, self.shape.vocab_size) for size in sizes]
 
     def close(self) -> None:
         self._graphs.clear()
@@ -304,27 +322,89 @@ class CudaGraph(Backend):
         return Picked.pack(logits, logits.argmax(-1), drawn, key.target_topk)
 
     # --- a new graph ------------------------------------------------------------------------------
-    def _differs(self, segment: Segment, output: Output, wanted: Wanted) -> str:
-        """What of a new graph's results is not the eager forward's; empty where all is."""
+    def _differs(self, key: GraphKey, segment: Segment, output: Output, wanted: Wanted) -> str:
+        """What of a new graph's results is not the eager forward's; empty where all is.
+
+        Compared twice: as launched, and with accepted rows to be moved first. The cache is left as
+        the launch made it.
+        """
+        if why := self._picks_wrong(output, wanted):
+            return why
         rows = slice(segment.start, segment.start + len(segment))
         stored = self.cache.data[:, :, SLOT, rows]
-        stored_by_graph = stored.clone()
+        launched = stored.clone()
+        why = self._unlike_eager(segment, output, launched, stored, wanted)
+        stored.copy_(launched)
+        if not why and key.rows > 1:
+            why = self._moves_wrong(key, segment, wanted)
+        return why
+
+    def _moves_wrong(self, key: GraphKey, segment: Segment, wanted: Wanted) -> str:
+        """The same of a step that begins with a move of rows just before the segment."""
+        first = max(0, segment.start - MOVES)
+        path = list(range(0, segment.start - first, 2))
+        if len(path) < 2:
+            return ""
+        move = Move(first, path)
+        touched = self.cache.data[:, :, SLOT, first : segment.start + len(segment)]
+        before = touched.clone()
+        self._pending = move
+        output = self._launch(key, segment, wanted)
+        moved = touched.clone()
+        touched.copy_(before)
+        self.cache.keep(SLOT, first, path)
+        why = self._unlike_eager(segment, output, moved, touched, wanted)
+        touched.copy_(before)
+        return f"after a move of accepted rows {why}" if why else ""
+
+    def _unlike_eager(
+        self,
+        segment: Segment,
+        output: Output,
+        rows_of_graph: torch.Tensor,
+        rows: torch.Tensor,
+        wanted: Wanted,
+    ) -> str:
+        """Run the segment eagerly, which writes into `rows` of the cache, and compare every row."""
         eager = self._reference.run([segment], Wanted(feature_layers=wanted.feature_layers))
         pairs = {
             "logits": (output.logits, eager.logits),
-            "cached rows": (stored_by_graph, stored),
+            "cached rows": (rows_of_graph, rows),
             "features": (output.features, eager.features),
         }
         for what, (result, expected) in pairs.items():
             if result is None or expected is None:
                 continue
-            difference = ((result - expected).abs().max() / expected.abs().max()).item()
+            difference = _largest_row_difference(result, expected)
             if not difference <= TOLERANCE[self.network.dtype]:
                 return f"{what} differ by {difference:.1%}"
-        assert output.picked is not None
-        if not torch.equal(output.picked.argmax, output.logits.argmax(-1)):
-            return "picked tokens are not the logits' largest"
         return ""
+
+    def _picks_wrong(self, output: Output, wanted: Wanted) -> str:
+        """Are the picked tokens those of the graph's own logits?"""
+        picked, logits = output.picked, output.logits.float()
+        assert picked is not None
+        if not torch.equal(picked.argmax, output.logits.argmax(-1)):
+            return "picked tokens are not the logits' largest"
+        if wanted.target_topk:
+            best = logits.topk(wanted.target_topk, dim=-1).values
+            if not torch.equal(logits.gather(1, picked.target_topk), best):
+                return "the likeliest tokens are not the logits' largest"
+        if wanted.draw:
+            keys = torch.tensor(list(wanted.draw.keys), device=logits.device)
+            noise = exponential(keys, logits.shape[-1])
+            scores = logits / wanted.draw.temperature - noise.log()
+            lost = scores.max(-1).values - scores.gather(1, picked.drawn[:, None])[:, 0]
+            if not (lost <= SCORE_TOLERANCE).all():
+                return "drawn tokens are not those of their noise"
+        return ""
+
+
+def _largest_row_difference(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """Of all rows [..., n]: the length of the difference over that of the row."""
+    difference = (result - expected).float().norm(dim=-1)
+    length = expected.float().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return (difference / length).max().item()
 
 
 BACKEND = CudaGraph

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from model.errors import UserError, first_line
+
 T = TypeVar("T")
 WARM_UP_RUNS = 2
 """Before a capture: they compile kernels and create handles, which a capture must not."""
@@ -56,7 +58,8 @@ def capture(
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """A CUDA graph of `body()` and what it returned.
 
-    Raises what `body` raised; the current stream is then what it was before.
+    Raises what `body` raised; the current stream is then what it was before. Raises UserError where
+    the GPU answers no longer: nothing that follows would run on it either.
     """
     before, stream = torch.cuda.current_stream(device), capture_stream(device)
     graph = torch.cuda.CUDAGraph()
@@ -71,10 +74,22 @@ def capture(
         with torch.cuda.graph(graph, pool=pool, stream=stream):
             result = body()
     except Exception as error:
-        torch.cuda.set_stream(before)
-        torch.cuda.synchronize(device)
-        raise error.__context__ or error from None  # ending a broken capture raises one of its own
+        cause = error.__context__ or error
+        _come_back(before, device, cause)
+        raise cause from None  # ending a broken capture raises an error of its own
     finally:
         if was_collecting:
             gc.enable()
     return graph, result
+
+
+def _come_back(stream: torch.cuda.Stream, device: torch.device, cause: BaseException) -> None:
+    """To the stream that was in use before a capture failed."""
+    try:
+        torch.cuda.set_stream(stream)
+        torch.cuda.synchronize(device)
+    except Exception:  # an illegal access, say: every later call raises it again
+        raise UserError(
+            f"{device} answers no longer ({type(cause).__name__}: {first_line(cause)}); the same"
+            " command goes on, and --engine eager records nothing"
+        ) from None

@@ -267,7 +267,8 @@ def _sample_block(
     # the block's best token
     place = logits + row * logits_row_stride + token
     score = tl.load(place, mask=is_token, other=float("-inf")).to(tl.float32)
-    score = score / tl.load(temperature).to(tl.float32) - tl.log(noise.to(tl.float32))
+    # rounded as everywhere else: a plain division is an approximate one here
+    score = tl.div_rn(score, tl.load(temperature).to(tl.float32)) - tl.log(noise.to(tl.float32))
     score = tl.where(is_token, score, float("-inf"))
     entry = row * tl.num_programs(1) + block
     tl.store(best_score + entry, tl.max(score, 0))
