@@ -254,9 +254,9 @@ def test_the_head_runs_once_a_level_for_all_texts(target, load, monkeypatch):
     batches = []
     real = tree.layer
 
-    def counted(batch):
+    def counted(batch, **how):
         batches.append([len(rows) for rows in batch])
-        return real(batch)
+        return real(batch, **how)
 
     monkeypatch.setattr(tree, "layer", counted)
     drafter = load("eagle3", eagle_depth=3, eagle_top_k=2)

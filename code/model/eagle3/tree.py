@@ -183,7 +183,7 @@ class DraftState:
     def catch_up(self, features_nF: torch.Tensor, tokens: list[int]) -> None:
         """Append stable rows: the feature of each token with the *next* token, causally."""
         for rows in self._stable_rows(features_nF, tokens):
-            self.last = layer([rows])[-1:]
+            self.last = layer([rows], is_from_target=True)[-1:]
 
     def grow(self, shape: TreeShape) -> Tree:
         """The best drafted nodes below the last stable row."""
@@ -212,11 +212,11 @@ class DraftState:
     def _stable_rows(
         self, features_nF: torch.Tensor, tokens: Sequence[int], k: int = 1
     ) -> Iterator[HeadRows]:
-        """Rows to be appended, in chunks."""
+        """Rows to be appended, in chunks; their features are the target's."""
         device = self.keys.device
         for begin in range(0, len(tokens), CHUNK):
             chunk = torch.tensor(tokens[begin : begin + CHUNK], device=device)
-            feature = self.head.fuse(features_nF[begin : begin + CHUNK].to(self.keys.dtype))
+            feature = features_nF[begin : begin + CHUNK].to(self.keys.dtype)
             start, end = self.stable, self.stable + len(chunk)
             mask = None
             if len(chunk) > 1:
@@ -269,7 +269,7 @@ class HeadRows:
 
     state: DraftState
     feature: torch.Tensor
-    """[n, H]."""
+    """[n, H], or the target's [n, F], which is fused first."""
     tokens: torch.Tensor
     """[n]."""
     cos: torch.Tensor
@@ -285,12 +285,16 @@ class HeadRows:
         return len(self.tokens)
 
 
-def layer(batch: list[HeadRows]) -> torch.Tensor:
-    """The layer's output [all rows, H], in one forward; every state's rows attend their own."""
+def layer(batch: list[HeadRows], is_from_target: bool = False) -> torch.Tensor:
+    """The layer's output [all rows, H], in one forward; every state's rows attend their own.
+
+    `is_from_target`: the features are the target's.
+    """
     state = batch[0].state
     tokens = _joined([rows.tokens for rows in batch])
+    feature = _joined([rows.feature for rows in batch])
     residual, q, k, v = state.head.project(
-        _joined([rows.feature for rows in batch]),
+        state.head.fuse(feature) if is_from_target else feature,
         state.embedding[tokens],
         _joined([rows.cos for rows in batch]),
         _joined([rows.sin for rows in batch]),
@@ -312,9 +316,8 @@ def score_rows(batch: list[HeadRows]) -> list[Scored]:
 @torch.inference_mode()
 def score_last_rows(batch: list[HeadRows]) -> list[Scored]:
     """The last row of each state with its likeliest tokens."""
-    ends = list(accumulate(len(rows) for rows in batch))
-    last = [end - 1 for end in ends]
-    return _scored(batch, layer(batch)[last], 1)
+    last = [end - 1 for end in accumulate(len(rows) for rows in batch)]
+    return _scored(batch, layer(batch, is_from_target=True)[last], 1)
 
 
 def _scored(batch: list[HeadRows], out: torch.Tensor, each: int) -> list[Scored]:
