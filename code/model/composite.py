@@ -18,7 +18,8 @@ class Composite(Drafter):
     def __init__(self, inner: Drafter, max_nodes: int) -> None:
         self.inner = inner
         most = max(inner.needs.max_nodes, max_nodes)
-        self.needs = dataclasses.replace(inner.needs, max_nodes=most)
+        # what wraps it may draft without chances
+        self.needs = dataclasses.replace(inner.needs, max_nodes=most, gives_chances=False)
         self.scope: Scope = "question"
 
     def enter(self, scope: Scope, key: str) -> None:

@@ -48,6 +48,9 @@ class Needs:
     node (Token Recycling)."""
     learns_from_rejected: bool = False
     """Does it learn from these at rejected nodes too?"""
+    gives_chances: bool = False
+    """Do all its drafts say how likely each node is (`Draft.chances`), without extra nodes? Then
+    the rows of a step go to the likeliest nodes of all texts."""
 
     def __post_init__(self) -> None:
         if self.max_nodes < 1:
@@ -191,6 +194,16 @@ class Draft:
             source=source if tokens else "none",
             chances=chances,
         )
+
+    def with_only(self, nodes: Sequence[int]) -> Draft:
+        """The root and these nodes, in order; the parent of each is among them or the root."""
+        tokens = [self.tokens[node] for node in nodes]
+        chances = [self.chances[node - 1] for node in nodes]
+        if self.is_chain:
+            return Draft.chain(self.tokens[0], tokens, self.source, chances=chances)
+        new_number = {0: 0} | {node: number for number, node in enumerate(nodes, 1)}
+        parents = [new_number[self.parents[node]] for node in nodes]
+        return Draft.tree(self.tokens[0], tokens, parents, self.source, chances)
 
     @property
     def is_chain(self) -> bool:

@@ -1,12 +1,16 @@
 """Texts made together are the texts made alone: every drafter, any mix of requests, any number."""
 
 import dataclasses
+from itertools import accumulate
+from operator import mul
 from random import Random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from model.contract import Drafter, Forcing, Request
+from model.contract import Draft, Drafter, Forcing, Request
 from model.drafters import eagle3
 from model.drafting import DraftForward, drafted
 from model.eagle3 import tree
@@ -14,6 +18,7 @@ from model.engine.backends.torchscript import TorchScript
 from model.engine.decode import generate, generate_together
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
+from model.engine.rows import likeliest
 from model.errors import UserError
 from tests.conftest import METHODS, PROMPT, VOCAB, qwen3
 
@@ -146,6 +151,56 @@ def test_the_rows_of_a_step_are_shared_out(target, load, forwards):
     made = generate_together(target, load("recycling"), requests, max_rows=12)
     prompts = len({tuple(r.prompt_ids) for r in requests})
     assert max(sum(rows) for rows in forwards[prompts:]) <= 12
+    assert [m.output_ids for m in made] == expected
+
+
+@st.composite
+def drafts_with_chances(draw):
+    drafts = []
+    for _ in range(draw(st.integers(1, 5))):
+        parents, chances = [], []
+        for node in range(draw(st.integers(0, 12))):
+            parent = draw(st.integers(0, node))
+            above = chances[parent - 1] if parent else 1.0
+            parents.append(parent)
+            chances.append(above * draw(st.sampled_from((0.1, 0.5, 0.9, 1.0))))
+        drafts.append(Draft.tree(0, list(range(100, 100 + len(parents))), parents, "x", chances))
+        if draw(st.booleans()):
+            chain = list(accumulate([0.9] * len(parents), mul))
+            drafts[-1] = Draft.chain(0, list(range(len(parents))), "x", chances=chain)
+    return drafts
+
+
+@given(drafts_with_chances(), st.integers(1, 40))
+def test_the_likeliest_nodes_of_all_texts_get_the_rows(drafts, max_rows):
+    kept = likeliest(drafts, max_rows)
+    offered = sum(len(draft.tokens) for draft in drafts)
+    assert sum(len(draft.tokens) for draft in kept) == min(offered, max(max_rows, len(drafts)))
+    left = []
+    for before, after in zip(drafts, kept, strict=True):
+        after.validate(100, 1000)
+        assert {path for path, _ in paths(after)} <= {path for path, _ in paths(before)}
+        left += [chance for path, chance in paths(before) if path not in dict(paths(after))]
+    taken = [chance for draft in kept for chance in draft.chances]
+    assert not left or not taken or max(left) <= min(taken)
+
+
+def paths(draft):
+    """Every node below the root as the tokens on its way, with its chance."""
+    found = [()]
+    for node in range(1, len(draft.tokens)):
+        found.append((*found[draft.parents[node]], draft.tokens[node]))
+    return list(zip(found[1:], draft.chances, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_few_rows_the_texts_stay_the_same(method, target, load, forwards):
+    requests = [dataclasses.replace(r, max_new_tokens=25) for r in mixed(3, 0.6, seed=9)]
+    expected = of_vanilla(target, load, requests)
+    forwards.clear()
+    made = generate_together(target, load(method), requests, max_rows=9)
+    prompts = len({tuple(r.prompt_ids) for r in requests})
+    assert max(sum(rows) for rows in forwards[prompts:]) <= 9
     assert [m.output_ids for m in made] == expected
 
 

@@ -226,7 +226,8 @@ def _add_paradigm_flags(group: Any) -> None:
         "--max-rows",
         type=int,
         metavar="N",
-        help="most nodes of one forward, shared equally by the samples under way",
+        help="most nodes of one forward, shared by the samples under way: equally, or, where a"
+        " method knows how likely its nodes are, the likeliest of all of them",
     )
     add_options(group, [paradigms.load(name).Config for name in paradigms.names()])
 

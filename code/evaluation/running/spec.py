@@ -165,7 +165,7 @@ class RunSpec:
     parallel: int = 1
     """Samples of a question decoded in one forward; ALL of them, or 1: one after another."""
     max_rows: int | None = None
-    """Most nodes of one forward, which the samples under way share equally; None: no limit."""
+    """Most nodes of one forward, which the samples under way share; None: no limit."""
 
     def __post_init__(self) -> None:
         _at_least("--warmup", self.warmup, 0)

@@ -32,7 +32,7 @@ class Blend(Drafter):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.needs = Needs(max_nodes=config.blend_nodes)
+        self.needs = Needs(max_nodes=config.blend_nodes, gives_chances=True)
         self._prices = NodePrices(config.blend_nodes)
         self.forget()
 
@@ -52,8 +52,10 @@ class Blend(Drafter):
     def propose(self, context: Context) -> Draft:
         prices = self._prices.prices(self.config.blend_price)
         least, most = self.config.blend_least, context.max_nodes - 1
-        tokens, parents, _ = self._text.grow(self._stops, prices, least, most)
-        return Draft.tree(context.root, tokens.tolist(), (parents + 1).tolist(), "blend")
+        tokens, parents, chances = self._text.grow(self._stops, prices, least, most)
+        return Draft.tree(
+            context.root, tokens.tolist(), (parents + 1).tolist(), "blend", chances.tolist()
+        )
 
     def observe(self, out: StepOut) -> None:
         self._text.feed(out.emitted)

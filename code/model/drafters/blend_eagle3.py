@@ -9,7 +9,7 @@ blend, it brought less than it costs; every so often it is run all the same, to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Config:
 class BlendWith(Composite):
     def __init__(self, config: Config, inner: Drafter) -> None:
         super().__init__(inner, config.blend_nodes)
+        self.needs = replace(self.needs, gives_chances=inner.needs.gives_chances)
         self.config = config
         self._prices = NodePrices(self.needs.max_nodes)
         self._proposed: Draft | None = None
@@ -73,7 +74,7 @@ class BlendWith(Composite):
         self._proposed = None
         self._expected = sum(own.chances)
         if not self._is_worth_running():
-            return Draft.tree(context.root, own.tokens, own.parents, "blend")
+            return Draft.tree(context.root, own.tokens, own.parents, "blend", own.chances)
         draft = yield from self.drafting_of_inner(context)
         if draft.candidates < len(draft.tokens) or draft.probabilities is not None:
             return draft  # extra nodes, or a distribution to verify against: it stands alone
@@ -84,7 +85,8 @@ class BlendWith(Composite):
         both = merged(own, inner, prices, most)
         gained = sum(both.chances) - self._expected
         self._gains.expect(self._expected, gained)
-        return Draft.tree(context.root, both.tokens, both.parents, f"blend+{draft.source}")
+        source = f"blend+{draft.source}"
+        return Draft.tree(context.root, both.tokens, both.parents, source, both.chances)
 
     def _is_worth_running(self) -> bool:
         cost = self.config.blend_inner_cost

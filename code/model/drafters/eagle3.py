@@ -69,7 +69,11 @@ class Eagle3(Drafter):
         k = min(config.eagle_top_k, config.eagle_nodes - 1, head.config.draft_vocab)
         self.head, self.embedding, self.config = head, embedding, config
         self.shape = TreeShape(k=k, depth=config.eagle_depth, nodes=config.eagle_nodes - 1)
-        self.needs = Needs(max_nodes=config.eagle_nodes, feature_layers=head.config.feature_layers)
+        self.needs = Needs(
+            max_nodes=config.eagle_nodes,
+            feature_layers=head.config.feature_layers,
+            gives_chances=True,
+        )
         self.state: DraftState | None = None
         self._slot = 0
         self._shared = Shared()

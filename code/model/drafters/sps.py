@@ -153,7 +153,8 @@ class Sps(Drafter):
         self._most = config.sps_tokens * (1 if is_constant else MOST_GROWTH)
         self._length = config.sps_tokens
         self._text: list[int] = []
-        self.needs = Needs(max_nodes=self._most + 1)
+        is_coupled = config.sps_mode == "coupled"  # else a draft carries its distribution
+        self.needs = Needs(max_nodes=self._most + 1, gives_chances=is_coupled)
 
     def forget(self) -> None:
         self._length = self.config.sps_tokens

@@ -40,7 +40,7 @@ class Stand(Drafter):
 
     def __init__(self, tree: StaticTree) -> None:
         self.tree = tree
-        self.needs = Needs(max_nodes=len(tree), target_topk=TOP)
+        self.needs = Needs(max_nodes=len(tree), target_topk=TOP, gives_chances=True)
         self._parents, self._chances = np.array(tree.parents), np.array(tree.chances)
         self.forget()
 

@@ -21,6 +21,7 @@ from model.contract import NO_CAP, Context, Drafter, Needs, Prefill, Request, St
 from model.drafting import drafted
 from model.engine.forward import Segment, Wanted
 from model.engine.model import Model
+from model.engine.rows import likeliest, nodes_for_each
 from model.engine.sampling import target_tokens
 from model.engine.sequence import Generation, Sequence, Times
 from model.engine.verify import verify
@@ -159,8 +160,9 @@ def generate_together(
     `generate`.
 
     Every text has a session of the drafter. `max_rows` caps the nodes of a step, which the texts
-    under way share equally. `recordings`, where given, has an entry a request. `is_enough` is asked
-    whenever a text ends, with all of them, and calls the others off. Raises as `generate`.
+    under way share: equally, or by the chances of their nodes (`rows.py`). `recordings`, where
+    given, has an entry a request. `is_enough` is asked whenever a text ends, with all of them, and
+    calls the others off. Raises as `generate`.
     """
     for request in requests:
         check(model, request)
@@ -195,8 +197,7 @@ def _generate(
     under_way = _without_finished(group, begun)
     sequences = [member.sequence for member in group]
     while under_way:
-        cap = min(needs.max_nodes, max(1, max_rows // len(under_way)))
-        _step(model, under_way, needs, cap, times)
+        _step(model, under_way, needs, max_rows, times)
         if on_step:
             for member in under_way:
                 on_step(member.sequence)
@@ -222,9 +223,7 @@ def _longest(requests: list[Request]) -> int:
     return max(len(request.prompt_ids) + request.max_new_tokens for request in requests)
 
 
-def _step(
-    model: Model, under_way: list[Member], needs: Needs, max_nodes: int, times: Times
-) -> None:
+def _step(model: Model, under_way: list[Member], needs: Needs, max_rows: int, times: Times) -> None:
     """One step of every generation under way: propose, one forward, walk, learn."""
 
     def meanwhile() -> None:
@@ -233,13 +232,17 @@ def _step(
 
     begun = perf_counter()
     room = min(model.room, model.max_positions)
+    max_nodes = nodes_for_each(needs, max_rows, len(under_way))
     draftings = []
     for member in under_way:
         cap = min(max_nodes, room - member.sequence.cached)
         known = context(member.sequence, member.drafter, cap)
         draftings.append(member.drafter.drafting(known))
+    proposals = drafted(draftings)
+    if needs.gives_chances:
+        proposals = likeliest(proposals, max_rows)
     sequences = [member.sequence for member in under_way]
-    drafts = list(zip(sequences, drafted(draftings), strict=True))
+    drafts = list(zip(sequences, proposals, strict=True))
     proposed = perf_counter()
     verified = verify(model, drafts, needs, meanwhile)
     accepted = perf_counter()
