@@ -9,6 +9,7 @@ from evaluation import inference, score, speed
 from evaluation.paradigms import Answer
 from evaluation.paradigms.self_consistency import is_decided
 from evaluation.records.reading import read_records
+from evaluation.records.totals import by_question
 
 RUN = (
     "--model-path mini --paradigm self_consistency --samples 3 --question-begin 60"
@@ -54,6 +55,8 @@ def test_the_same_samples_are_made_whatever_runs_together(runs):
     assert texts[0] == texts[1] == texts[2]
     unneeded = [r for r in found["vanilla", "1"] if not r.is_whole]
     assert unneeded and all(r.never_began and r.seconds == 0 for r in unneeded)
+    totals = by_question(found["vanilla", "1"])
+    assert len(totals) == 2 and all(total.control_steps for total in totals.values())
 
 
 def test_what_is_under_way_is_called_off_and_its_time_counted(runs):

@@ -154,6 +154,44 @@ def test_the_rows_of_a_step_are_shared_out(target, load, forwards):
     assert [m.output_ids for m in made] == expected
 
 
+def test_texts_that_are_called_off_end_where_they_are(target, load):
+    requests = [Request(PROMPT, n, 0.6, sample=n) for n in (5, 30, 40)]
+    whole = of_vanilla(target, load, requests)
+    asked = []
+
+    def is_enough(sequences):
+        asked.append([sequence.finished for sequence in sequences])
+        return True
+
+    drafter = load("sam")
+    made = generate_together(target, drafter, requests, is_enough=is_enough)
+    assert asked == [[True, False, False]]
+    assert [m.finish_reason for m in made] == ["length", "unneeded", "unneeded"]
+    assert made[0].output_ids == whole[0]
+    for text, full in list(zip(made, whole, strict=True))[1:]:
+        assert text.output_ids == full[: len(text.output_ids)]
+        assert len(text.output_ids) < len(full) and text.latency > 0
+
+
+def test_texts_that_are_sampled_otherwise_in_one_group(target, load):
+    ways = [{}, {"temperature": 0.0}, {"sampling_top_k": 3}, {"sampling_top_p": 0.5}]
+    requests = []
+    for sample, way in enumerate(ways):
+        requests.append(Request(PROMPT, 25, **{"temperature": 1.2, "sample": sample, **way}))
+    made = generate_together(target, load("recycling"), requests)
+    assert [m.output_ids for m in made] == of_vanilla(target, load, requests)
+
+
+def test_rejection_sampling_is_each_texts_own(target, load):
+    """Not vanilla's tokens, but those of the same text alone."""
+    options = {"sps_mode": "rejection", "sps_confidence": 0.0, "sps_tokens": 4}
+    requests = [Request(PROMPT, 25, 1.0, sample=sample) for sample in range(3)]
+    alone = [generate(target, load("sps", **options), r).output_ids for r in requests]
+    made = generate_together(target, load("sps", **options), requests)
+    assert [m.output_ids for m in made] == alone
+    assert alone != of_vanilla(target, load, requests)
+
+
 @st.composite
 def drafts_with_chances(draw):
     drafts = []
