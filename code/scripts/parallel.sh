@@ -17,6 +17,7 @@ each_parallel() {
         "$run" "$parallel" "$folder" "$@"
         folders+=("$folder")
     done
-    [ "${#folders[@]}" = 1 ] || [ "${DRY_RUN:-0}" = 1 ] || python -m evaluation.parallel "${folders[@]}"
+    [ "${DRY_RUN:-0}" = 0 ] || return 0
+    [ "${#folders[@]}" = 1 ] || python -m evaluation.parallel "${folders[@]}"
     echo "records and figures: ${folders[*]}"
 }
