@@ -74,7 +74,8 @@ class Fit:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(sys.argv[1:] if argv is None else argv)
-    corpus, notices = index([args.records], ReadOptions(Fields(), "best_of_n"), None, False)
+    options = ReadOptions(Fields(), "best_of_n")
+    corpus, notices = index([args.records], options, None, args.skip_bad_lines)
     print_notices(notices)
     large = large_tree(args.start_nodes, args.depth)
     drafter = CountingStand(large)
@@ -139,6 +140,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=20, help="deepest node")
     parser.add_argument("--start-nodes", type=int, default=625, help="nodes of the large tree")
     parser.add_argument("--limit", type=int, help="at most so many questions")
+    parser.add_argument("--skip-bad-lines", action="store_true", help="leave malformed lines out")
     args = parser.parse_args(argv)
     at_least(args, 1, "nodes", "depth", "start_nodes", "limit")
     return args

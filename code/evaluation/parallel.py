@@ -49,7 +49,7 @@ together   samples of a question decoded in one forward
 speed-up   over vanilla with as many together; verdict as in the speed table
 tokens/s   of all samples under way
 latency    seconds from the group's beginning to a sample's end, mean
-s/correct  seconds of all samples over right answers, by python -m evaluation.score"""
+s / correct  seconds of all samples over right answers, by python -m evaluation.score"""
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,13 @@ def test_where_no_file_can_be_a_tree_is_not_written(tmp_path):
         fit_tree.main([str(file), "--out", str(tmp_path)])
     inside = tmp_path / "new" / "tree.json"
     assert fit_tree.main([str(file), "--out", str(inside)]) == 0 and inside.exists()
+    before = inside.read_text()
+    with open(file, "a") as end:
+        end.write("{half a li\n")
+    with pytest.raises(UserError, match="not JSON .*--skip-bad-lines leaves it out"):
+        fit_tree.main([str(file), "--out", str(inside)])
+    assert fit_tree.main([str(file), "--out", str(inside), "--skip-bad-lines"]) == 0
+    assert inside.read_text() == before
 
 
 def test_records_without_likeliest_tokens_fit_no_tree(tmp_path):
