@@ -234,7 +234,7 @@ def test_where_no_file_can_be_a_tree_is_not_written(tmp_path):
     before = inside.read_text()
     with open(file, "a") as end:
         end.write("{half a li\n")
-    with pytest.raises(UserError, match="not JSON .*--skip-bad-lines leaves it out"):
+    with pytest.raises(UserError, match=r"not JSON .*--skip-bad-lines leaves it out"):
         fit_tree.main([str(file), "--out", str(inside)])
     assert fit_tree.main([str(file), "--out", str(inside), "--skip-bad-lines"]) == 0
     assert inside.read_text() == before
