@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import paradigms, tasks
+from evaluation import inference, paradigms, tasks
 from evaluation.paradigms import Answer
 from evaluation.records.manifest import Manifest
 from evaluation.records.reading import json_lines, read_records
@@ -343,9 +343,9 @@ def essence(path: Path) -> list[tuple]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_and_resumed_equals_an_unbroken_one(tmp_path):
+def test_a_run_killed_at_random_moments_and_resumed_equals_an_unbroken_one(tmp_path, capsys):
     unbroken, broken = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    subprocess.run(command(unbroken), cwd=CODE, check=True, capture_output=True)
+    inference.main_for("sam", command(unbroken)[5:])
     rng = random.Random(4)
     for _ in range(2):
         process = subprocess.Popen(
@@ -359,16 +359,15 @@ def test_a_run_killed_at_random_moments_and_resumed_equals_an_unbroken_one(tmp_p
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.01)
         process.wait()
-    finished = subprocess.run(command(broken), cwd=CODE, capture_output=True, text=True, check=True)
-    assert "done already" in finished.stdout
+    inference.main_for("sam", command(broken)[5:])
+    assert "done already" in capsys.readouterr().out
     assert essence(broken) == essence(unbroken)
     again = broken.read_bytes()
-    subprocess.run(command(broken), cwd=CODE, check=True, capture_output=True)
+    inference.main_for("sam", command(broken)[5:])
     assert broken.read_bytes() == again
 
 
 def test_failed_generations_have_no_numbers(monkeypatch, tmp_path):
-    from evaluation import inference
     from evaluation.running import runner
 
     calls, real = [], runner.generate
@@ -390,7 +389,6 @@ def test_failed_generations_have_no_numbers(monkeypatch, tmp_path):
 
 
 def test_a_round_that_outgrows_the_context_fails_alone(monkeypatch, tmp_path):
-    from evaluation import inference
     from evaluation.running import runner
 
     real = runner.check

@@ -9,7 +9,7 @@ from tests.conftest import PROMPT, qwen3
 plain = Model(qwen3(layers=2))
 graphed = Model(qwen3(layers=2), engine="cuda_graph")
 for method, temperature in (("recycling", 0.0), ("pld", 0.7)):
-    request = Request(PROMPT, 10, temperature)
+    request = Request(PROMPT, 6, temperature)
     texts = []
     for model in (plain, graphed):
         drafter = methods.load(method, model)
