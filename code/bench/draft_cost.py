@@ -26,7 +26,7 @@ from evaluation.running.prompting import prompt_ids
 from model import checkpoint, methods
 from model.contract import Context, Drafter, Prefill, Request
 from model.drafters.sps import Sps
-from model.drafting import drafted
+from model.drafting import alone
 from model.eagle3.tree import DraftState, HeadRows, TreeShape, layer
 from model.engine.decode import generate
 from model.engine.model import Model
@@ -81,7 +81,7 @@ def drafted_token_seconds(drafter: Sps, prompt: list[int]) -> float:
     request = Request(prompt, 400)
     first_token = 1
     drafter.start(request, Prefill(first_token))
-    drafted([drafter.draft_model.catch_up([*prompt, first_token])])
+    alone(drafter.draft_model.catch_up([*prompt, first_token]))
     context = Context(
         root=first_token,
         cached=len(prompt),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from model.contract import Context, Draft, Drafter, Prefill, Request, Scope, StepOut
-from model.drafting import Drafting, drafted
+from model.drafting import Drafting, alone
 
 Self = TypeVar("Self", bound="Composite")
 
@@ -53,8 +53,7 @@ class Composite(Drafter):
         return self.drafting_of_inner(context)
 
     def propose(self, context: Context) -> Draft:
-        (draft,) = drafted([self.drafting(context)])
-        return draft
+        return alone(self.drafting(context))
 
     def observe(self, out: StepOut) -> None:
         self.inner.observe(out)

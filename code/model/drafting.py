@@ -30,6 +30,12 @@ Drafting = Generator[DraftForward, Any, T]
 """A draft under way."""
 
 
+def alone(drafting: Drafting[T]) -> T:
+    """Go through with one, every forward by itself."""
+    (done,) = drafted([drafting])
+    return done
+
+
 def drafted(draftings: Sequence[Drafting[T]]) -> list[T]:
     """Go through with all of them, side by side."""
     asked: dict[int, DraftForward] = {}

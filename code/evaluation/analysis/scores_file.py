@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
-from evaluation.analysis.metrics import NAN
 from evaluation.records.runs import RunFile
 
 
@@ -47,10 +47,6 @@ def mean_scores(runs: Sequence[RunFile], notices: list[str]) -> Scores | None:
     if not known:
         return None
     return Scores(
-        _mean([score.accuracy for score in known]),
-        _mean([score.seconds_per_correct for score in known]),
+        mean(score.accuracy for score in known),
+        mean(score.seconds_per_correct for score in known),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else NAN

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
-from model.drafting import Drafting, drafted
+from model.drafting import Drafting, alone
 from model.eagle3.checkpoint import load_head
 from model.eagle3.graph import DraftGraph
 from model.eagle3.head import Eagle3Head
@@ -104,8 +104,7 @@ class Eagle3(Drafter):
             self.session(slot)._reserved(positions)
 
     def propose(self, context: Context) -> Draft:
-        (draft,) = drafted([self.drafting(context)])
-        return draft
+        return alone(self.drafting(context))
 
     def drafting(self, context: Context) -> Drafting[Draft]:
         nodes = min(self.config.eagle_nodes, context.max_nodes) - 1

@@ -17,7 +17,7 @@ import torch
 
 from model import checkpoint
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
-from model.drafting import DraftForward, Drafting, drafted
+from model.drafting import DraftForward, Drafting, alone
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
@@ -176,8 +176,7 @@ class Sps(Drafter):
         self.draft_model.start()
 
     def propose(self, context: Context) -> Draft:
-        (draft,) = drafted([self.drafting(context)])
-        return draft
+        return alone(self.drafting(context))
 
     def drafting(self, context: Context) -> Drafting[Draft]:
         most = self._longest(context)

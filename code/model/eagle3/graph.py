@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from model.drafting import DraftForward, drafted
+from model.drafting import DraftForward, alone
 from model.eagle3.tree import DraftState, Level, Scored, Tree, TreeShape, expand, read, scored
 from model.engine.device.capture import StepBuffer, capture
 from model.engine.device.tree_attention import tree_attention
@@ -99,8 +99,7 @@ class DraftGraph:
         growing = expand(
             state.head, scored_last, shape, lambda level: DraftForward(level, self._levels)
         )
-        (packed,) = drafted([growing])
-        return packed
+        return alone(growing)
 
     def _levels(self, levels: list[Level]) -> list[Scored]:
         """One level: nobody shares a recorded draft."""

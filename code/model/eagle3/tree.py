@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model.drafting import DraftForward, Drafting, drafted
+from model.drafting import DraftForward, Drafting, alone
 from model.eagle3.head import Eagle3Head
 
 CHUNK = 512
@@ -187,8 +187,7 @@ class DraftState:
 
     def grow(self, shape: TreeShape) -> Tree:
         """The best drafted nodes below the last stable row."""
-        (tree,) = drafted([self.drafting(shape)])
-        return tree
+        return alone(self.drafting(shape))
 
     @torch.inference_mode()
     def drafting(
