@@ -77,7 +77,9 @@ as vanilla 'exact': the texts are vanilla's token for token, so accuracy must be
 pass@k     chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n, k) (Chen et al.
            2021, eq. 1), k = samples
 vote       accuracy of the commonest boxed answer of a question's samples (ties: the first to
-           appear)"""
+           appear)
+s, tokens / correct   of all generations, over right ones; generations that a paradigm called off
+           cost here, and are not graded (n)"""
 
 REPLAYS = """\
 replay     drafters go along recorded texts, without a model: the engine's own walk, the recorded
