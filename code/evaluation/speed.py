@@ -104,7 +104,7 @@ def of_files(file: Path, base_file: Path, notices: list[str], force: bool = Fals
     else:
         note_differences(run, base, notices)
     methods = (MethodRuns("vanilla", (base,)), MethodRuns(run.name, (run,)))
-    comparison = Comparison(Setting("", float("nan"), ""), methods, title="")
+    comparison = Comparison(Setting("", float("nan"), ""), methods, name="")
     return Speeds([speed_result(comparison, method) for method in methods], pairs)
 
 

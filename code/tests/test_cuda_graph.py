@@ -22,9 +22,9 @@ from model.contract import Draft, Request
 from model.eagle3.graph import DraftGraph
 from model.eagle3.tree import DraftState, TreeShape
 from model.engine.backends import cuda_graph, cuda_graph_fused
-from model.engine.backends.cuda_graph import BUCKETS, CudaGraph, ancestor_words
+from model.engine.backends.cuda_graph import BUCKETS, MOST_NODES, CudaGraph, ancestor_words
 from model.engine.cache import KVCache
-from model.engine.decode import generate
+from model.engine.decode import generate, generate_together
 from model.engine.device import capture as capturing
 from model.engine.device.draw import draw
 from model.engine.device.tree_attention import reference, tree_attention
@@ -34,6 +34,7 @@ from model.engine.noise import PositionNoise
 from model.engine.sampling import target_tokens
 from model.errors import UserError
 from tests.conftest import METHODS, PROMPT, VOCAB, llama, qwen3
+from tests.test_together import mixed
 
 pytestmark = pytest.mark.slow
 
@@ -191,14 +192,16 @@ class Spoiled(CudaGraph):
 
     def body(self, key):
         given = self._inputs.device
-        if self.what == "moves":  # accepted rows are moved to the wrong place
-            given["move_path"][1:] = given["move_path"][:-1].clone()
-        elif self.what == "mask":  # every row attends the root alone
+        if self.what == "mask":  # every row attends the root alone
             given["ancestors"][:] = 1
         elif self.what == "positions":
             given["positions"] += 7
         elif self.what == "start":
-            given["start"] -= 1
+            given["starts"] -= 1
+        elif self.what == "slots":
+            given["slots"][:2] = given["slots"][:2].flip(0)
+        elif self.what == "rows":
+            given["first_rows"][1] += 1
         elif self.what == "keys":
             given["keys"] += 1
         output = super().body(key)
@@ -206,14 +209,21 @@ class Spoiled(CudaGraph):
             output.picked.packed[:, 3] = output.picked.packed[:, 2]
         return output
 
+    def move_rows(self):
+        if self.what == "moves":  # accepted rows are moved to the wrong place
+            self._inputs.device["move_to"] += 1
+        super().move_rows()
+
 
 @pytest.mark.parametrize(
     ("what", "said"),
     (
-        ("moves", "after a move of accepted rows"),
+        ("moves", "accepted rows are moved elsewhere"),
         ("mask", "differ by"),
         ("positions", "differ by"),
         ("start", "differ by"),
+        ("slots", "differ by"),
+        ("rows", "differ by"),
         ("keys", "drawn tokens are not those of their noise"),
         ("top-k", "likeliest tokens are not"),
         ("", ""),
@@ -223,7 +233,7 @@ def test_a_new_graph_is_refused_whatever_of_it_is_wrong(what, said, monkeypatch)
     monkeypatch.setattr(Spoiled, "what", what)
     monkeypatch.setattr(cuda_graph, "BACKEND", Spoiled)
     spoiled = graph_model(qwen3(layers=2))
-    spoiled.reserve(400)
+    spoiled.reserve(400, slots=2)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         spoiled.prepare(20, Wanted(target_topk=3, feature_layers=(1,)), draws=True)
@@ -465,7 +475,7 @@ def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
 
 
 def test_buckets_cover_every_published_draft(target, load):
-    assert max(load(m).needs.max_nodes for m in METHODS) <= BUCKETS[-1]
+    assert max(load(m).needs.max_nodes for m in METHODS) <= MOST_NODES
 
 
 def test_the_reference_is_used_where_no_kernel_is():
@@ -549,3 +559,76 @@ def test_two_moves_without_a_step_between_are_both_made():
     graphed.backend.flush()
     kept = rows[0, 0, :, 0, 0].long().tolist()
     assert kept[10:13] == [10, 12, 15] and kept[20:22] == [20, 23]
+
+
+# --- several sequences ----------------------------------------------------------------------------
+@pytest.fixture
+def together_in_graphs(monkeypatch) -> list[int]:
+    """How many sequences each launched step had."""
+    seen, real = [], CudaGraph.run
+
+    def counted(self, segments, wanted):
+        seen.append(len(segments))
+        return real(self, segments, wanted)
+
+    monkeypatch.setattr(CudaGraph, "run", counted)
+    return seen
+
+
+@pytest.mark.parametrize("temperature", (0.0, 0.6))
+@pytest.mark.parametrize("method", METHODS)
+def test_texts_made_together_in_graphs_are_vanillas_alone(
+    method, temperature, target, artefacts, together_in_graphs
+):
+    graphed = graph_model(qwen3())
+    drafter = methods.load(method, graphed, artefacts.get(method, {}))
+    requests = mixed(5, temperature, seed=3)
+    vanilla = methods.load("vanilla", target)
+    texts = [generate(target, vanilla, request).output_ids for request in requests]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="engine 'cuda_graph' does not work")
+        made = generate_together(graphed, drafter, requests)
+    assert [text.output_ids for text in made] == texts
+    # the fifth text ends with its first token
+    assert together_in_graphs.count(4) > 3
+
+
+def test_what_several_sequences_need_is_recorded_ahead():
+    target = graph_model(qwen3(layers=2))
+    target.reserve(300, slots=5)
+    assert target.prepare(20, Wanted(), draws=True)
+    made = [key.rows for key in target.backend.recorded]
+    assert made == [size for size in reversed(BUCKETS) if size <= 128]
+    requests = [dataclasses.replace(r, temperature=0.6) for r in mixed(5, 0.6, seed=1)]
+    generate_together(target, methods.load("pld", target), requests, max_nodes=20)
+    assert [key.rows for key in target.backend.recorded] == made
+
+
+def test_texts_together_draft_what_the_largest_graph_holds(monkeypatch, load, together_in_graphs):
+    """A step of more rows would run eagerly, launched from Python operation by operation."""
+    monkeypatch.setattr(CudaGraph, "most_rows", 16)
+    target = graph_model(qwen3(layers=2))
+    requests = [Request(PROMPT, 20, sample=sample) for sample in range(4)]
+    steps = []
+    made = generate_together(
+        target, load("recycling"), requests, on_step=lambda s: steps.append(s.draft_lengths[-1])
+    )
+    assert max(steps) == 3
+    assert len(together_in_graphs) == max(len(text.accept_lengths) for text in made)
+
+
+def test_rows_of_several_slots_are_moved_together():
+    graphed = graph_model(qwen3(layers=2))
+    graphed.reserve(100, slots=3)
+    rows = graphed.cache.data
+    numbers = torch.arange(3 * rows.shape[3], dtype=rows.dtype).view(3, -1)
+    rows[..., 0, 0] = numbers
+    ids = [Segment.causal(slot, 40, [1, 2]) for slot in range(3)]
+    for slot, path in enumerate(([0, 2, 5], [0, 1], [1, 3])):
+        graphed.keep(slot, 10, path)
+    graphed.forward(ids, Wanted(is_step=True))
+    kept = rows[0, 0, :, 10:13, 0, 0]
+    expected = numbers[:, 10:13].clone()
+    expected[0] = numbers[0, [10, 12, 15]]
+    expected[2, :2] = numbers[2, [11, 13]]
+    assert graphed.engine == "cuda_graph" and torch.equal(kept, expected)

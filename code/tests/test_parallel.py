@@ -1,6 +1,7 @@
 """`--parallel P`: samples of a question decoded together, as a user runs it."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from transformers import AutoConfig
 
 from evaluation import inference, parallel, speed, verify
 from evaluation.analysis.results import SpeedResult
+from evaluation.analysis.together import Point, conclusions
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.command import run_command
 from evaluation.records.reading import read_records
 from evaluation.records.topk import Topk
+from evaluation.report import __main__ as report
 from evaluation.running import runner
 from model.errors import UserError
 from model.memory import check_fits, footprint
@@ -121,11 +124,12 @@ def test_speed_ups_compare_equal_numbers(monkeypatch, tmp_path, capsys):
     run(tmp_path / "sam.jsonl", "--parallel", "2")
     monkeypatch.setattr("sys.argv", ["speed", str(tmp_path)])
     speed.main()
-    said = capsys.readouterr()
-    assert "parallel" in said.out + said.err
+    said = capsys.readouterr().out
+    of_two = said[said.index("best_of_n, T = 0.6, 2 together") :]
+    assert "sam" in of_two and "vanilla" not in of_two.splitlines()[2]
 
 
-def test_numbers_are_compared_with_vanillas_of_the_same(tmp_path, capsys):
+def test_numbers_are_compared_with_vanillas_of_the_same(monkeypatch, tmp_path, capsys):
     folders = [tmp_path / "1", tmp_path / "2", tmp_path / "all", tmp_path / "8"]
     for folder in folders:
         for method in ("vanilla", "sam"):
@@ -146,6 +150,16 @@ def test_numbers_are_compared_with_vanillas_of_the_same(tmp_path, capsys):
     assert parallel.main([str(folder) for folder in folders[:2]]) == 0
     assert capsys.readouterr().out.count("3.25") == 4
     assert (folders[0] / "parallel-cost.png").stat().st_size > 10_000
+    for shown in ([folders[0], folders[1]], [tmp_path]):  # or all below one folder
+        out = tmp_path / "report"
+        monkeypatch.setattr("sys.argv", ["report", *map(str, shown), "--out", str(out)])
+        assert report.main() == 0
+        page = (out / "report.html").read_text()
+        assert "Speed-up against samples decoded together" in page
+        assert "best_of_n, T = 0.6, 2 together" in page
+        assert (out / "parallel-cost.svg").exists()
+        shutil.rmtree(out)
+    capsys.readouterr()
     (folders[1] / "vanilla.jsonl").unlink()
     assert parallel.main([str(folder) for folder in folders[:2]]) == 0
     assert "no vanilla run, so no speed-ups" in capsys.readouterr().out
@@ -178,11 +192,11 @@ def test_where_drafting_stops_paying():
     def point(method, together, ratio, questions=8):
         verdict = PairVerdict(method, "vanilla", ratio, ratio - 0.05, ratio + 0.05, 0.1, questions)
         speed = SpeedResult(method, "t", (), questions, 1.0, None, 1.0, verdict=verdict)
-        return parallel.Point("t", together, speed, 1.0)
+        return Point("t", together, speed, 1.0)
 
     points = [point("sam", 1, 1.5), point("sam", 4, 1.02), point("sam", 8, 0.8)]
     points += [point("pld", 1, 2.0), point("pld", 4, 0.8, questions=2)]  # too few to say
-    assert parallel.conclusions(points) == ["sam: drafting does not pay with 4 together"]
+    assert conclusions(points) == ["sam: drafting does not pay with 4 together"]
 
 
 @pytest.mark.parametrize("value", ("0", "-1", "some"))

@@ -6,9 +6,9 @@ one method with other options are shown side by side under labels that name what
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -87,7 +87,14 @@ class Comparison:
 
     setting: Setting
     methods: tuple[MethodRuns, ...]
-    title: str
+    name: str
+    """Of the setting, whatever number of samples is decoded together."""
+
+    @property
+    def title(self) -> str:
+        """Of this comparison."""
+        together = self.setting.together
+        return self.name if together == 1 else f"{self.name}, {together} together"
 
     @property
     def numbered(self) -> str:
@@ -216,6 +223,26 @@ def gather(folder: Path, notices: list[str], may_be_empty: bool = False) -> list
     return comparisons_of(find_runs(folder, notices, may_be_empty), notices)
 
 
+def gather_several(
+    folders: Sequence[Path], notices: list[str], may_be_empty: bool = False
+) -> list[Comparison]:
+    """The settings of every folder, each compared with vanilla of its own folder.
+
+    Settings that several folders have are told apart by the folder. Raises as `gather`.
+    """
+    found: list[tuple[Path, Comparison]] = []
+    for folder in folders:
+        for comparison in gather(folder, notices, may_be_empty):
+            found.append((folder, comparison))
+    folders_with = Counter(comparison.title for _, comparison in found)
+    comparisons = []
+    for folder, comparison in found:
+        if folders_with[comparison.title] > 1:
+            comparison = replace(comparison, name=f"{comparison.name}, {folder}")
+        comparisons.append(comparison)
+    return comparisons
+
+
 def comparisons_of(runs: Iterable[RunFile], notices: list[str]) -> list[Comparison]:
     """These runs by setting, vanilla first in each."""
     groups: dict[Setting, dict[str, list[RunFile]]] = defaultdict(lambda: defaultdict(list))
@@ -245,12 +272,12 @@ def _comparison(
     setting: Setting, by_method: dict[str, list[RunFile]], several_models: bool
 ) -> Comparison:
     methods: list[MethodRuns] = []
-    for name in sorted(by_method, key=lambda name: (name != "vanilla", name)):
-        methods += variants(name, by_method[name])
-    title = f"{setting.paradigm}, T = {setting.temperature:g}"
+    for method in sorted(by_method, key=lambda method: (method != "vanilla", method)):
+        methods += variants(method, by_method[method])
+    name = f"{setting.paradigm}, T = {setting.temperature:g}"
     if several_models:
-        title += f", {methods[0].manifest.model_name}"
-    return Comparison(setting, tuple(methods), title)
+        name += f", {methods[0].manifest.model_name}"
+    return Comparison(setting, tuple(methods), name)
 
 
 def variants(name: str, runs: list[RunFile]) -> list[MethodRuns]:

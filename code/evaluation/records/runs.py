@@ -39,6 +39,13 @@ class Setting(NamedTuple):
     paradigm: str
     temperature: float
     model: str
+    together: int = 1
+    """Most samples of a question that were decoded in one forward."""
+
+    @property
+    def alone(self) -> Setting:
+        """The same, whatever number is decoded together."""
+        return self._replace(together=1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class RunFile:
     @property
     def setting(self) -> Setting:
         first = self.records[0]
-        return Setting(first.paradigm, first.temperature, self.manifest.model_fingerprint)
+        together = max(record.batch for record in self.records)
+        return Setting(first.paradigm, first.temperature, self.manifest.model_fingerprint, together)
 
     @cached_property
     def totals(self) -> dict[str, Total]:

@@ -1,6 +1,6 @@
-"""Write the report of a folder of runs.
+"""Write the report of a folder of runs, or of several.
 
-    python -m evaluation.report DIR [--out DIR/report]
+    python -m evaluation.report DIR ... [--out DIR/report]
 
 One self-contained page (report.html), the figures as PNG and SVG, and every table as Markdown or
 LaTeX.
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from evaluation.analysis.comparison import Comparison, gather
+from evaluation.analysis.comparison import Comparison, gather_several
 from evaluation.analysis.curve import CostCurve, read_curve
 from evaluation.analysis.price import Costs, built_in, read_costs
 from evaluation.analysis.replay_summary import ReplaySummary, find_replays
 from evaluation.analysis.results import SettingResult, setting_result
 from evaluation.analysis.scores_file import mean_scores
+from evaluation.analysis.together import Point, conclusions, has_several, points_of
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
@@ -31,6 +32,7 @@ from evaluation.report import (
     replay_figures,
     replay_tables,
     tables,
+    together,
     viewer,
 )
 from evaluation.report.formatting import FORMATS, Table
@@ -98,6 +100,29 @@ def draw(
     return drawn
 
 
+def draw_together(points: Sequence[Point], out: Path) -> dict[str, str]:
+    """The same against samples decoded together, where there were several numbers of them."""
+    if not has_several(points):
+        return {}
+    drawn = {}
+    for what in together.drawable(points):
+        name = f"parallel-{what}"
+        drawn[name] = figures.save_both(together.figure(points, what), out, name)
+    return drawn
+
+
+def tables_together(points: Sequence[Point]) -> dict[str, list[Table]]:
+    """A table a setting that several numbers of samples together were run of."""
+    tabulated = {}
+    for setting in dict.fromkeys(point.setting for point in points):
+        own = [point for point in points if point.setting == setting]
+        if has_several(own):
+            lines = "; ".join(conclusions(own))
+            title = f"against samples together ({lines})" if lines else "against samples together"
+            tabulated[f"{setting}, any number together"] = [together.table(title, own)]
+    return tabulated
+
+
 def tables_file(tabulated: Mapping[str, Sequence[Table]], explained: str, form: str) -> str:
     """Every table as text in one of FORMATS, the definitions below."""
     parts = []
@@ -133,8 +158,12 @@ def _title(comparisons: Sequence[Comparison], folder: Path) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=summary(__doc__))
-    parser.add_argument("folder", type=Path, help="a folder with records below it")
-    parser.add_argument("--out", type=Path, help="where the report goes; default DIR/report")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="folders with records below them"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where the report goes; default report/ in the first DIR"
+    )
     parser.add_argument(
         "--costs",
         metavar="FILE",
@@ -145,8 +174,9 @@ def _arguments() -> argparse.Namespace:
         "--format", choices=tuple(FORMATS), default="markdown", help="of the tables file"
     )
     args = parser.parse_args()
-    if not args.folder.is_dir():
-        raise UserError(f"{args.folder} is not a folder")
+    for folder in args.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder")
     return args
 
 
@@ -172,16 +202,17 @@ def _make_folder(out: Path) -> None:
 
 def main() -> int:
     args = _arguments()
-    out = args.out or args.folder / "report"
+    first = args.folders[0]
+    out = args.out or first / "report"
     notices: list[str] = []
-    replays = find_replays(args.folder)
-    gathered = gather(args.folder, notices, may_be_empty=bool(replays))
+    replays = [replay for folder in args.folders for replay in find_replays(folder)]
+    gathered = gather_several(args.folders, notices, may_be_empty=bool(replays))
     comparisons = [c for c in gathered if any(method.records for method in c.methods)]
     if not comparisons and not replays:
-        raise UserError(f"{args.folder} holds no finished generation yet")
+        raise UserError(f"{first} holds no finished generation yet")
     _make_folder(out)
 
-    curve = read_curve(args.folder, comparisons, notices)
+    curve = read_curve(first, comparisons, notices)
     results = [setting_result(comparison, curve) for comparison in comparisons]
     for result in results:
         if result.redundancy.is_partial:
@@ -193,7 +224,9 @@ def main() -> int:
         notices += [f"{result.title}: {line}" for line in tables.doubts(speeds)]
     summaries = [replay.summary for replay in replays]
     accuracy = read_accuracy(comparisons, notices) if comparisons else []
+    points = points_of(comparisons, notices)
     drawn = draw(results, accuracy, summaries, out, notices)
+    drawn |= draw_together(points, out)
     traces = viewer.build(comparisons, replays, notices)
     tabulated = {result.title: tables.of_setting(result) for result in results}
     costs = _costs(args.costs, curve)
@@ -201,13 +234,14 @@ def main() -> int:
     for replay in summaries:
         measured = replay_tables.beside_measured(replay, costs, settings)
         tabulated[replay.title] = [*replay_tables.of_replay(replay, costs), *measured]
+    tabulated |= tables_together(points)
     if curve:
         tabulated[MACHINE] = [tables.cost_curve(curve)]
     without_noise = [result.title for result in results if not result.noise]
     explained = definitions.of_report(curve is not None, without_noise, bool(replays))
     if costs and replays:
         explained += f"\npredicted of replays with {costs.title}"
-    title = _title(comparisons, args.folder)
+    title = _title(comparisons, first)
     html = page.render(title, tabulated, drawn, traces, notices, explained)
     write_atomically(out / "report.html", html)
     suffix = SUFFIX[args.format]

@@ -71,6 +71,17 @@ CAPTIONS = {
     "replay_places": Caption(
         "Replays: along the thought", "Mean accepted tokens by output position."
     ),
+    "parallel-speed-up": Caption(
+        "Speed-up against samples decoded together",
+        "Over vanilla with as many together. Hollow: not faster, drafting does not pay.",
+    ),
+    "parallel-tokens": Caption(
+        "Tokens a second against samples decoded together", "Of all samples under way."
+    ),
+    "parallel-cost": Caption(
+        "Cost of a right answer against samples decoded together",
+        "Seconds of all samples over right answers.",
+    ),
     "accuracy": Caption("Accuracy", "Lossless methods keep vanilla's accuracy exactly."),
 }
 

@@ -232,6 +232,7 @@ def _step(model: Model, under_way: list[Member], needs: Needs, max_rows: int, ti
 
     begun = perf_counter()
     room = min(model.room, model.max_positions)
+    max_rows = min(max_rows, model.backend.most_rows)
     max_nodes = nodes_for_each(needs, max_rows, len(under_way))
     draftings = []
     for member in under_way:

@@ -170,11 +170,13 @@ class Model:
     def _record(self, backend: Backend, nodes: int, wanted: Wanted, draws: bool) -> bool | None:
         """Whether this backend recorded anything; None where it was given up on the way."""
         probes = backend.probes(nodes)
-        for segment in probes:
-            keys = PositionNoise(len(segment)).keys(list(segment.positions))
+        for segments in probes:
+            keys: list[int] = []
+            for segment in segments:
+                keys += PositionNoise(len(segment)).keys(list(segment.positions))
             draw = Draw(PROBED_TEMPERATURE, keys) if draws else None
             step = replace(wanted, last_only=False, draw=draw, is_step=True)
-            self.forward([segment], step)
+            self.forward(segments, step)
             if self.backend is not backend:
                 return None
         return bool(probes)

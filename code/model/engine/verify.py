@@ -45,11 +45,6 @@ class Work:
         positions = [sequence.cached + depth for depth in self.depths]
         return Segment(sequence.slot, sequence.cached, draft.tokens, positions, mask)
 
-    def draw(self) -> Draw | None:
-        """How the forward draws this draft's tokens; None where the argmax is asked for."""
-        temperature = self.sequence.request.temperature
-        return Draw(temperature, self.keys()) if temperature else None
-
     def keys(self) -> list[int]:
         """The noise key of every row; 0 at extra nodes, where nothing is drawn."""
         sequence, candidates = self.sequence, self.draft.candidates
@@ -146,7 +141,7 @@ def verify(
     wanted = Wanted(
         feature_layers=needs.feature_layers,
         target_topk=needs.target_topk,
-        draw=work[0].draw() if len(work) == 1 and work[0].forward_may_pick else None,
+        draw=_draw_of_all(work) if _forward_may_pick(work) else None,
         is_step=True,
     )
     output = model.forward([item.segment() for item in work], wanted)
@@ -170,17 +165,34 @@ def _laid_out(model: Model, drafts: list[tuple[Sequence, Draft]], needs: Needs) 
     return work
 
 
+def _forward_may_pick(work: list[Work]) -> bool:
+    """May the forward itself pick the tokens of all rows, at one temperature?"""
+    temperatures = {item.sequence.request.temperature for item in work}
+    return len(temperatures) == 1 and all(item.forward_may_pick for item in work)
+
+
+def _draw_of_all(work: list[Work]) -> Draw | None:
+    """How the forward draws the tokens of all rows; None where the argmax is asked for."""
+    temperature = work[0].sequence.request.temperature
+    if not temperature:
+        return None
+    keys: list[int] = []
+    for item in work:
+        keys += item.keys()
+    return Draw(temperature, keys)
+
+
 def _read(output: Output, work: list[Work], topk: int) -> list[Choices]:
     """The target's tokens after every node: one transfer to the host for all drafts."""
-    if output.picked is not None and len(work) == 1 and work[0].forward_may_pick:
-        return [_read_picked(output, work[0], topk)]
-    return _read_logits(output, work, topk)
+    if output.picked is None or not _forward_may_pick(work):
+        return _read_logits(output, work, topk)
+    picked = output.picked.to_host()
+    return [_read_picked(picked.rows(item.rows), item, topk) for item in work]
 
 
-def _read_picked(output: Output, item: Work, topk: int) -> Choices:
-    """Where the forward has picked the tokens."""
-    assert output.picked is not None
-    picked, candidates = output.picked.to_host(), item.draft.candidates
+def _read_picked(picked: HostPicked, item: Work, topk: int) -> Choices:
+    """Where the forward has picked the tokens of a draft's rows."""
+    candidates = item.draft.candidates
     tokens = picked.drawn if item.sequence.request.temperature else picked.argmax
     of_extra_nodes = picked.argmax[candidates:].tolist()
     chosen = tokens[:candidates].tolist() + of_extra_nodes

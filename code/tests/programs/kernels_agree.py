@@ -1,5 +1,7 @@
 """The kernels against their references. Run under TRITON_INTERPRET=1, which is read on import."""
 
+import itertools
+
 import torch
 
 from model.engine.device import kernels
@@ -38,6 +40,39 @@ for dtype, tolerance, shapes in (
         turned = q.transpose(0, 1).contiguous().transpose(0, 1)
         outs = [kernels.attend(x, k, v, cache, at, mask, 0.2, False, 8) for x in (q, turned)]
         assert torch.equal(*outs)
+ROWS = (  # of each sequence, at a time
+    (1, 1, 1, 1),
+    (3, 0, 20, 1),
+    (65, 2, 0, 0),
+)
+for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
+    for rows_of in ROWS:
+        rows, padding = sum(rows_of), 3
+        q = torch.randn(rows + padding, 4, 32).to(dtype)
+        k, v = (torch.randn(rows + padding, 2, 32).to(dtype) for _ in range(2))
+        cache = torch.randn(2, 5, 300, 2, 32).to(dtype)
+        borders = torch.tensor([0, *itertools.accumulate(rows_of)])
+        starts, slots = torch.tensor([7, 0, 200, 65]), torch.tensor([4, 1, 0, 2])
+        mask = torch.rand(rows + padding, 128) < 0.5
+        mask[:, 0] = True
+        stored = cache.float()
+        plain = torch.zeros(rows + padding, 4, 32)
+        for sequence, slot in enumerate(slots):
+            own = slice(borders[sequence], borders[sequence + 1])
+            if own.start == own.stop:
+                continue
+            at, seen = starts[sequence, None], mask[own, : own.stop - own.start]
+            plain[own] = reference(
+                *(x[own].float() for x in (q, k, v)), stored[:, slot], at, seen, 0.2
+            )
+            stored[:, slot, at : at + own.stop - own.start] = torch.stack([k[own], v[own]]).float()
+        for processors in (1, 9):
+            written = cache.clone()
+            layout = kernels.Layout(starts, slots, borders)
+            out = kernels.attend_packed(q, k, v, written, layout, mask, 0.2, processors)
+            assert (out[:rows].float() - plain[:rows]).abs().max() < tolerance, (dtype, rows_of)
+            assert not out[rows:].any()
+            assert torch.equal(written.float(), stored)
 logits = torch.randn(3, 9001) * 3
 keys = torch.tensor(PositionNoise(1 << 63 | 5).keys([0, 1, 9999]))
 drawn = kernels.sample(logits, keys, torch.tensor([0.7], dtype=torch.float64))

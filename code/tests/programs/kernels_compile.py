@@ -9,7 +9,9 @@ from triton.compiler import ASTSource
 from model.engine.device import kernels
 
 TYPES = {
-    "start_at": "*i64",
+    "starts": "*i64",
+    "slots": "*i64",
+    "first_rows": "*i64",
     "mask": "*u8",
     "partial": "*fp32",
     "logsum": "*fp32",
@@ -42,11 +44,11 @@ def compiled(kernel, constants: dict, dtype: str, stages: int):
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-for dtype, tile, store, dim in itertools.product(
-    ("bf16", "fp32"), (16, 64), (True, False), (64, 128)
+for dtype, tile, store, dim, sequences in itertools.product(
+    ("bf16", "fp32"), (16, 64), (True, False), (64, 128), (0, 2, 16)
 ):
     is_fp32 = dtype == "fp32"
-    if is_fp32 and tile > 16:
+    if (is_fp32 and tile > 16) or (sequences and not store):
         continue
     shapes = {
         "HEADS": 32,
@@ -56,10 +58,13 @@ for dtype, tile, store, dim in itertools.product(
         "BLOCK_N": kernels.BLOCK,
         "STORE": store,
         "PRECISION": "ieee" if is_fp32 else "tf32",
+        "SEQUENCES": sequences,
     }
     stages = kernels.stages(is_fp32, store, tile)
     shared = compiled(kernels._attend_piece, shapes, dtype, stages).metadata.shared
-    assert shared <= TWO_PROGRAMS, (dtype, tile, store, shared)
-compiled(kernels._merge, {"PIECES": 33, "SLOTS": 64, "DIM": 128}, "bf16", 3)
+    assert shared <= TWO_PROGRAMS, (dtype, tile, store, sequences, shared)
+for sequences in (0, 16):
+    sizes = {"HEADS": 32, "PIECES": 33, "PLACES": 64, "DIM": 128, "SEQUENCES": sequences}
+    compiled(kernels._merge, sizes, "bf16", 3)
 compiled(kernels._sample_block, {"BLOCK_V": kernels.VOCABULARY_BLOCK}, "bf16", 3)
 print("kernels compile")

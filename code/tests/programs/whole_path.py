@@ -2,7 +2,7 @@
 
 from model import methods
 from model.contract import Request
-from model.engine.decode import generate
+from model.engine.decode import generate, generate_together
 from model.engine.model import Model
 from tests.conftest import PROMPT, qwen3
 
@@ -15,5 +15,9 @@ for method, temperature in (("recycling", 0.0), ("pld", 0.7)):
         drafter = methods.load(method, model)
         texts.append(generate(model, drafter, request).output_ids)
     assert texts[0] == texts[1], (method, texts)
+requests = [Request(PROMPT, 5 + sample, 0.7, sample=sample) for sample in range(3)]
+alone = [generate(plain, methods.load("vanilla", plain), request) for request in requests]
+together = generate_together(graphed, methods.load("recycling", graphed), requests)
+assert [made.output_ids for made in together] == [made.output_ids for made in alone]
 assert graphed.engine == "cuda_graph"
 print("texts agree")

@@ -13,6 +13,7 @@ import pkgutil
 import warnings
 from typing import TYPE_CHECKING, ClassVar
 
+from model.contract import NO_CAP
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Backend:
 
     spare_rows: ClassVar[int] = 0
     """Rows of the cache it needs free behind the last one that a text may take."""
+    most_rows: ClassVar[int] = NO_CAP
+    """Of a step that it can run: more are drafted for nobody."""
     growth: ClassVar[int] = 256
     """Positions by which a cache grows."""
     outlives_cache: ClassVar[bool] = False
@@ -76,7 +79,7 @@ class Backend:
     def flush(self) -> None:
         """Do now what `keep` left for later: another backend is about to use the cache."""
 
-    def probes(self, nodes: int) -> list[Segment]:
+    def probes(self, nodes: int) -> list[list[Segment]]:
         """Steps that record, when run, all that drafts of up to `nodes` nodes will need.
 
         Empty where nothing is recorded ahead. The cache may be overwritten: no text is in it yet.

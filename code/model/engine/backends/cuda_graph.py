@@ -1,19 +1,22 @@
-"""The forward of one sequence's draft with every length on the device: one CUDA graph per bucket.
+"""The forward of one step's drafts with every length on the device: one CUDA graph per bucket.
 
-All inputs of a step lie in one host buffer that is copied at once. A bucket's graph then moves the
-cache rows that the previous step accepted, runs the model and picks the target's tokens. A graph is
-captured when it is first wanted and replayed from then on, so nothing of a step is launched from
-Python. A new graph is compared with the eager forward and refused where it differs. On a CPU the
-same code runs operation by operation: so it is tested.
+All inputs of a step lie in one host buffer that is copied at once: each sequence's cached length,
+slot and first row, and every row's token, position, ancestors and noise key. A bucket's graph then
+runs the model and picks the target's tokens, for any number of sequences; where accepted rows are
+out of place, a graph of its own moves them first. A graph is captured when it is first wanted and
+replayed from then on, so nothing of a step is launched from Python. A new graph is compared with
+the eager forward and refused where it differs. On a CPU the same code runs operation by operation:
+so it is tested.
 
-Shapes: B rows of a bucket, V vocabulary, A feature layers, H hidden size, K key/value heads,
-D head dimension.
+Shapes: B rows of a bucket, S sequences, V vocabulary, A feature layers, H hidden size,
+K key/value heads, D head dimension.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,8 @@ from model.engine.backends.eager import Eager, uncompiled
 from model.engine.cache import KVCache
 from model.engine.device.capture import StepBuffer, capture
 from model.engine.device.draw import draw
-from model.engine.device.tree_attention import tree_attention, uses_kernel
+from model.engine.device.packed_attention import packed_attention
+from model.engine.device.tree_attention import uses_kernel
 from model.engine.forward import Output, Picked, Segment, Wanted
 from model.engine.noise import exponential
 from model.engine.shape import Shape
@@ -35,14 +39,15 @@ from model.errors import UserError, first_line
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 MOST_ROWS = BUCKETS[-1]
-"""A cache keeps so many rows free behind the last usable one: a bucket's unused rows fall there."""
-SLOT = 0
-"""The cache slot that graphs serve: one sequence at a time."""
+MOST_NODES = 128
+"""Of one sequence's draft: its rows' ancestors are so many bits."""
 MOVES = 32
-"""The longest accepted path a graph moves: 5 MB for Qwen3-8B, one thousandth of a step. Longer
-ones are rare and are moved at once."""
+"""Accepted rows that a graph moves for one sequence: 5 MB for Qwen3-8B, one thousandth of a step.
+More are rare and are moved at once."""
+MOVING_SEQUENCES = 4
+"""For several sequences it moves as many as so many of them may have."""
 PROBE = 300
 """Cached rows behind which new graphs are compared."""
 TOLERANCE = {
@@ -57,6 +62,8 @@ SCORE_TOLERANCE = 1e-3
 """By so much a drawn token's score may miss the best one: a kernel's logarithms round otherwise."""
 KV_ROWS = "kv_rows"
 """The buffer by which an attention module knows its part of the cache."""
+WORDS = MOST_NODES // 64
+"""Of a row's ancestors."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ class GraphKey:
 class DeviceStep:
     """What attention needs of a step whose lengths lie on the device."""
 
-    start: torch.Tensor
+    starts: torch.Tensor
+    slots: torch.Tensor
+    first_rows: torch.Tensor
     mask: torch.Tensor
     features: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -88,15 +97,25 @@ class DeviceStep:
         """What `packed_rows` hands over: query [1, H, B, D] -> [1, B, H, D]."""
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         cache = getattr(module, KV_ROWS)
-        return tree_attention(q, k, v, cache, self.start, self.mask, scaling, store=True)[None]
+        out = packed_attention(
+            q, k, v, cache, self.starts, self.slots, self.first_rows, self.mask, scaling
+        )
+        return out[None]
 
 
 @dataclass(frozen=True)
 class Move:
-    """Cache rows `start + path` that become `start...`."""
+    """Rows `start + path` of a cache slot that become `start...`."""
 
+    slot: int
     start: int
     path: list[int]
+
+    def rows(self) -> list[tuple[int, int]]:
+        """Every row that is out of place, and its place."""
+        return [
+            (self.start + node, self.start + i) for i, node in enumerate(self.path) if node != i
+        ]
 
 
 def bucket(rows: int) -> int:
@@ -106,12 +125,12 @@ def bucket(rows: int) -> int:
 
 def ancestor_words(mask_NN: np.ndarray | None, rows: int) -> np.ndarray:
     """Which new rows each new row attends, as 128 bits in two int64 words; no mask is a chain."""
-    wide = np.zeros((rows, MOST_ROWS), dtype=bool)
+    wide = np.zeros((rows, MOST_NODES), dtype=bool)
     wide[:, :rows] = np.tri(rows, dtype=bool) if mask_NN is None else mask_NN
     return np.packbits(wide, axis=1, bitorder="little").view("<i8").reshape(-1)
 
 
-def _random_tree(start: int, rows: int, vocab_size: int) -> Segment:
+def _random_tree(slot: int, start: int, rows: int, vocab_size: int) -> Segment:
     """A draft of random tokens behind `start` rows; equal calls give equal trees."""
     random = Random(rows)
     tokens = [random.randrange(vocab_size) for _ in range(rows)]
@@ -120,11 +139,12 @@ def _random_tree(start: int, rows: int, vocab_size: int) -> Segment:
         parent = random.randrange(max(0, node - 3), node)
         mask[node] |= mask[parent]
         depths.append(depths[parent] + 1)
-    return Segment(SLOT, start, tokens, [start + depth for depth in depths], mask)
+    return Segment(slot, start, tokens, [start + depth for depth in depths], mask)
 
 
 class CudaGraph(Backend):
-    spare_rows = MOST_ROWS
+    spare_rows = 1  # where moves of nothing go
+    most_rows = MOST_ROWS
     growth = 4096  # every new cache means new graphs
     rank = 2
     fused = False
@@ -151,85 +171,98 @@ class CudaGraph(Backend):
         device = cache.data.device
         self._reference = Eager(network, cache, shape)
         self._is_captured = device.type == "cuda"
+        # the kernel counts sequences in powers of two
+        self._sequences = 1 << max(1, (cache.slots - 1).bit_length())
+        self._moves = MOVES * min(cache.slots, MOVING_SEQUENCES)
         self._inputs = StepBuffer(
             {
-                "start": 1,
+                "starts": self._sequences,
+                "slots": self._sequences,
+                "first_rows": self._sequences + 1,
                 "temperature": 1,
-                "move_start": 1,
-                "move_path": MOVES,
+                "move_from": self._moves,
+                "move_to": self._moves,
                 "ids": MOST_ROWS,
                 "positions": MOST_ROWS,
                 "keys": MOST_ROWS,
-                "ancestors": 2 * MOST_ROWS,
+                "ancestors": WORDS * MOST_ROWS,
             },
             device,
         )
         self._graphs: dict[GraphKey, tuple[torch.cuda.CUDAGraph | None, Output | None]] = {}
+        self._mover: Callable[[], None] | None = None
         self._pool: object = None
-        self._pending: Move | None = None
+        self._pending: list[Move] = []
         self._bits = torch.arange(64, device=device)
-        self._order = torch.arange(MOVES, device=device)
         self._seconds = 0.0
         for module in network.modules():
             if hasattr(module, "layer_idx") and hasattr(module, "scaling"):
                 layer: Any = module.layer_idx
-                rows = cache.data[layer][:, SLOT]
-                module.register_buffer(KV_ROWS, rows, persistent=False)
+                module.register_buffer(KV_ROWS, cache.data[layer], persistent=False)
 
     # --- the protocol -----------------------------------------------------------------------------
     def takes(self, segments: list[Segment], wanted: Wanted) -> bool:
-        """A decoding step of one sequence in the captured slot, within the largest bucket."""
-        if not wanted.is_step or len(segments) != 1:
+        """A decoding step whose rows fit the largest bucket."""
+        if not wanted.is_step or len(segments) > self._sequences:
             return False
-        return segments[0].slot == SLOT and len(segments[0]) <= MOST_ROWS
+        sizes = [len(segment) for segment in segments]
+        return max(sizes) <= MOST_NODES and sum(sizes) <= MOST_ROWS
 
     def run(self, segments: list[Segment], wanted: Wanted) -> Output:
         """Launch the step; a graph of a new kind is captured and compared first."""
-        (segment,) = segments
-        key = GraphKey(
-            bucket(len(segment)), wanted.feature_layers, wanted.target_topk, wanted.draw is not None
-        )
+        rows = bucket(sum(len(segment) for segment in segments))
+        key = GraphKey(rows, wanted.feature_layers, wanted.target_topk, wanted.draw is not None)
         is_new = key not in self._graphs
         begun = time.perf_counter()
         try:
-            output = self._launch(key, segment, wanted)
-        except (torch.OutOfMemoryError, UserError):
+            output = self._launch(key, segments, wanted)
+        except (torch.OutOfMemoryError, UserError, BackendFailed):
             raise
         except Exception as error:  # Triton, Inductor and CUDA each raise types of their own
             raise BackendFailed(f"{type(error).__name__}: {first_line(error)}") from error
         if is_new:
             self._seconds += time.perf_counter() - begun
-            if difference := self._differs(key, segment, output, wanted):
+            if difference := self._differs(segments, output, wanted):
                 raise BackendFailed(difference)
-            output = self._launch(key, segment, wanted)  # comparing wrote over a graph's output
+            output = self._launch(key, segments, wanted)  # comparing wrote over a graph's output
         return output.last_row() if wanted.last_only else output
 
     def keep(self, slot: int, start: int, path: list[int]) -> None:
-        """The next step's graph moves the rows; other slots' and long paths are moved at once."""
-        if slot != SLOT:
-            self.cache.keep(slot, start, path)
+        """The rows are moved before the next step's graph; long paths at once."""
+        move = Move(slot, start, path)
+        if not move.rows():
             return
-        if all(node == place for place, node in enumerate(path)):
-            return
-        self.flush()
-        self._pending = Move(start, path)
-        if len(path) > MOVES:
+        if any(pending.slot == slot for pending in self._pending):
+            self.flush()
+        self._pending.append(move)
+        if sum(len(pending.rows()) for pending in self._pending) > self._moves:
             self.flush()
 
     def flush(self) -> None:
-        if self._pending:
-            self.cache.keep(SLOT, self._pending.start, self._pending.path)
-            self._pending = None
+        for move in self._pending:
+            self.cache.keep(move.slot, move.start, move.path)
+        self._pending.clear()
 
-    def probes(self, nodes: int) -> list[Segment]:
+    def probes(self, nodes: int) -> list[list[Segment]]:
         """A step a bucket, the largest first: memory is shared. Cache, tokens and trees are noise:
         what a graph is compared on should look like data.
         """
-        start = min(PROBE, self.cache.positions - 2 * MOST_ROWS)
-        self.cache.data[:, :, SLOT, :start].normal_()
-        largest = bucket(min(nodes, MOST_ROWS))
+        start = min(PROBE, self.cache.positions - MOST_NODES - self.spare_rows)
+        self.cache.data[:, :, :, :start].normal_()
+        slots = self.cache.slots
+        largest = bucket(min(slots * min(nodes, MOST_NODES), MOST_ROWS))
         sizes = [size for size in reversed(BUCKETS) if size <= largest]
-        return [_random_tree(start, size, self.shape.vocab_size) for size in sizes]
+        return [self._probe(size, start) for size in sizes]
+
+    def _probe(self, rows: int, start: int) -> list[Segment]:
+        """Trees of so many rows in all, of as many sequences as there may be."""
+        sequences = min(rows, self.cache.slots)
+        share, more = divmod(rows, sequences)
+        segments = []
+        for slot in range(sequences):
+            own = share + (slot < more)
+            segments.append(_random_tree(slot, start - slot, own, self.shape.vocab_size))
+        return segments
 
     def close(self) -> None:
         self._graphs.clear()
@@ -246,54 +279,71 @@ class CudaGraph(Backend):
         return list(self._graphs)
 
     # --- a step -----------------------------------------------------------------------------------
-    def _launch(self, key: GraphKey, segment: Segment, wanted: Wanted) -> Output:
-        is_new = key not in self._graphs
-        if key.rows == 1 or is_new:  # one row needs no moves; capturing would make them twice
-            self.flush()
-        self._fill(key.rows, segment, wanted)
+    def _launch(self, key: GraphKey, segments: list[Segment], wanted: Wanted) -> Output:
+        self._mover = self._mover or self._made_mover()
+        used = self._fill(key.rows, segments, wanted)
+        is_to_move = self._fill_moves()
         self._inputs.send()
-        if is_new:
+        if is_to_move:
+            self._mover()
+        if key not in self._graphs:
             self._graphs[key] = self._captured(key) if self._is_captured else (None, None)
         graph, output = self._graphs[key]
         if graph is None or output is None:
             output = self.body(key)
         else:
-            self._pool = self._pool or graph.pool()
             graph.replay()
-        return output.first_rows(len(segment))
+        return output.first_rows(used)
 
     def _captured(self, key: GraphKey) -> tuple[torch.cuda.CUDAGraph, Output]:
-        return capture(lambda: self.body(key), self.cache.data.device, self._pool)
+        graph, output = capture(lambda: self.body(key), self.cache.data.device, self._pool)
+        self._pool = self._pool or graph.pool()
+        return graph, output
 
-    def _fill(self, rows: int, segment: Segment, wanted: Wanted) -> None:
-        """Write a step's inputs into the host buffer; unused rows are tokens 0 at the start."""
+    def _fill(self, rows: int, segments: list[Segment], wanted: Wanted) -> int:
+        """Write a step's inputs into the host buffer; returns the rows that are no padding.
+
+        Padding is tokens 0 at position 0, of no sequence.
+        """
         self._inputs.wait()
-        host, used = self._inputs.host, len(segment)
-        host["start"][0] = segment.start
-        host["ids"][:used], host["ids"][used:rows] = segment.tokens, 0
-        host["positions"][:used] = segment.positions
-        host["positions"][used:rows] = segment.start
-        mask = None if segment.mask is None else segment.mask.numpy()
-        host["ancestors"][: 2 * used] = ancestor_words(mask, used)
-        host["ancestors"][2 * used : 2 * rows] = 0
+        host, used = self._inputs.host, 0
+        for i, segment in enumerate(segments):
+            host["starts"][i], host["slots"][i] = segment.start, segment.slot
+            host["first_rows"][i] = used
+            own = slice(used, used + len(segment))
+            host["ids"][own], host["positions"][own] = segment.tokens, segment.positions
+            mask = None if segment.mask is None else segment.mask.numpy()
+            words = slice(WORDS * own.start, WORDS * own.stop)
+            host["ancestors"][words] = ancestor_words(mask, len(segment))
+            used = own.stop
+        host["first_rows"][len(segments) :] = used
+        host["ids"][used:rows], host["positions"][used:rows] = 0, 0
+        host["ancestors"][WORDS * used : WORDS * rows] = 0
         if wanted.draw:
             host["keys"][:used] = wanted.draw.keys
             host["temperature"].view(np.float64)[0] = wanted.draw.temperature
-        move = self._pending or Move(segment.start, [])
-        self._pending = None
-        host["move_start"][0] = move.start
-        host["move_path"][:] = np.arange(MOVES)
-        host["move_path"][: len(move.path)] = move.path
+        return used
+
+    def _fill_moves(self) -> bool:
+        """The same for the moves to be made; returns whether there are any."""
+        host, positions = self._inputs.host, self.cache.positions
+        nowhere = positions - 1
+        host["move_from"][:], host["move_to"][:] = nowhere, nowhere
+        count = 0
+        for move in self._pending:
+            for source, target in move.rows():
+                host["move_from"][count] = move.slot * positions + source
+                host["move_to"][count] = move.slot * positions + target
+                count += 1
+        self._pending.clear()
+        return count > 0
 
     def body(self, key: GraphKey) -> Output:
-        """What a graph holds: the moves, the forward, the picks. Reads the device buffer alone."""
+        """What a graph holds: the forward and the picks. Reads the device buffer alone."""
         given, rows = self._inputs.device, key.rows
-        if rows > 1:
-            self._move_rows(given)
-        words = given["ancestors"][: 2 * rows].view(rows, 2, 1)
-        bits = ((words >> self._bits) & 1).bool()
-        mask = bits.reshape(rows, MOST_ROWS)[:, :rows].contiguous()
-        step = DeviceStep(given["start"], mask)
+        words = given["ancestors"][: WORDS * rows].view(rows, WORDS, 1)
+        mask = ((words >> self._bits) & 1).bool().view(rows, MOST_NODES)
+        step = DeviceStep(given["starts"], given["slots"], given["first_rows"], mask)
         with contextlib.nullcontext() if self.fused else uncompiled():
             result = self.network(
                 input_ids=given["ids"][None, :rows],
@@ -308,11 +358,50 @@ class CudaGraph(Backend):
             features = torch.cat(streams, dim=-1)
         return Output(logits, features, self._pick(key, logits, given))
 
-    def _move_rows(self, given: dict[str, torch.Tensor]) -> None:
+    def move_rows(self) -> None:
         """The accepted rows, copied out and then in: source and destination overlap."""
-        rows_of_slot = self.cache.data[:, :, SLOT]
-        kept = rows_of_slot.index_select(2, given["move_start"] + given["move_path"])
-        rows_of_slot.index_copy_(2, given["move_start"] + self._order, kept)
+        given = self._inputs.device
+        flat = self.cache.data.flatten(2, 3)
+        kept = flat.index_select(2, given["move_from"])
+        flat.index_copy_(2, given["move_to"], kept)
+
+    def _made_mover(self) -> Callable[[], None]:
+        """What moves rows, captured where steps are, and compared with the cache's own way.
+
+        Raises BackendFailed where it moves others.
+        """
+        self.flush()
+        self._inputs.wait()
+        self._fill_moves()  # capturing runs it: nothing may move
+        self._inputs.send()
+        mover = self.move_rows
+        if self._is_captured:
+            graph, _ = capture(self.move_rows, self.cache.data.device, self._pool)
+            self._pool = self._pool or graph.pool()
+            mover = graph.replay
+        if not self._moves_rightly(mover):
+            raise BackendFailed("accepted rows are moved elsewhere")
+        return mover
+
+    def _moves_rightly(self, mover: Callable[[], None]) -> bool:
+        """On noise, with as many moves as fit; the cache is left as it was."""
+        rows = self.cache.data[:, :, :, : 2 * MOVES + self.cache.slots]
+        before = rows.clone()
+        noise = rows.normal_().clone()
+        for slot in range(min(self.cache.slots, MOVING_SEQUENCES)):
+            self._pending.append(Move(slot, slot, list(range(0, 2 * MOVES, 2))))
+        moves = list(self._pending)
+        self._inputs.wait()
+        self._fill_moves()
+        self._inputs.send()
+        mover()
+        moved = rows.clone()
+        rows.copy_(noise)
+        for move in moves:
+            self.cache.keep(move.slot, move.start, move.path)
+        is_right = torch.equal(moved, rows)
+        rows.copy_(before)
+        return is_right
 
     def _pick(self, key: GraphKey, logits: torch.Tensor, given: dict[str, torch.Tensor]) -> Picked:
         drawn = None
@@ -322,63 +411,32 @@ class CudaGraph(Backend):
         return Picked.pack(logits, logits.argmax(-1), drawn, key.target_topk)
 
     # --- a new graph ------------------------------------------------------------------------------
-    def _differs(self, key: GraphKey, segment: Segment, output: Output, wanted: Wanted) -> str:
+    def _differs(self, segments: list[Segment], output: Output, wanted: Wanted) -> str:
         """What of a new graph's results is not the eager forward's; empty where all is.
 
-        Compared twice: as launched, and with accepted rows to be moved first. The cache is left as
-        the launch made it.
+        The cache is left as the launch made it.
         """
         if why := self._picks_wrong(output, wanted):
             return why
-        rows = slice(segment.start, segment.start + len(segment))
-        stored = self.cache.data[:, :, SLOT, rows]
-        launched = stored.clone()
-        why = self._unlike_eager(segment, output, launched, stored, wanted)
-        stored.copy_(launched)
-        if not why and key.rows > 1:
-            why = self._moves_wrong(key, segment, wanted)
-        return why
-
-    def _moves_wrong(self, key: GraphKey, segment: Segment, wanted: Wanted) -> str:
-        """The same of a step that begins with a move of rows just before the segment."""
-        first = max(0, segment.start - MOVES)
-        path = list(range(0, segment.start - first, 2))
-        if len(path) < 2:
-            return ""
-        move = Move(first, path)
-        touched = self.cache.data[:, :, SLOT, first : segment.start + len(segment)]
-        before = touched.clone()
-        self._pending = move
-        output = self._launch(key, segment, wanted)
-        moved = touched.clone()
-        touched.copy_(before)
-        self.cache.keep(SLOT, first, path)
-        why = self._unlike_eager(segment, output, moved, touched, wanted)
-        touched.copy_(before)
-        return f"after a move of accepted rows {why}" if why else ""
-
-    def _unlike_eager(
-        self,
-        segment: Segment,
-        output: Output,
-        rows_of_graph: torch.Tensor,
-        rows: torch.Tensor,
-        wanted: Wanted,
-    ) -> str:
-        """Run the segment eagerly, which writes into `rows` of the cache, and compare every row."""
-        eager = self._reference.run([segment], Wanted(feature_layers=wanted.feature_layers))
-        pairs = {
-            "logits": (output.logits, eager.logits),
-            "cached rows": (rows_of_graph, rows),
-            "features": (output.features, eager.features),
-        }
-        for what, (result, expected) in pairs.items():
-            if result is None or expected is None:
-                continue
+        launched = [self._stored(segment).clone() for segment in segments]
+        eager = self._reference.run(segments, Wanted(feature_layers=wanted.feature_layers))
+        pairs = [("logits", output.logits, eager.logits)]
+        if output.features is not None and eager.features is not None:
+            pairs.append(("features", output.features, eager.features))
+        for segment, rows in zip(segments, launched, strict=True):
+            stored = self._stored(segment)
+            pairs.append(("cached rows", rows, stored.clone()))
+            stored.copy_(rows)
+        for what, result, expected in pairs:
             difference = _largest_row_difference(result, expected)
             if not difference <= TOLERANCE[self.network.dtype]:
                 return f"{what} differ by {difference:.1%}"
         return ""
+
+    def _stored(self, segment: Segment) -> torch.Tensor:
+        """The cache rows that a segment's forward writes."""
+        rows = slice(segment.start, segment.start + len(segment))
+        return self.cache.data[:, :, segment.slot, rows]
 
     def _picks_wrong(self, output: Output, wanted: Wanted) -> str:
         """Are the picked tokens those of the graph's own logits?"""

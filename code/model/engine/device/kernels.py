@@ -6,14 +6,17 @@ their mask, and a second kernel merges the pieces by their log-sum-exp. Query he
 head are rows of one tile, so keys are read once.
 
 Shapes: T rows, N new rows, H query heads, K key/value heads, G = H/K, D head dimension,
-P cached positions, V vocabulary.
+P cached positions, S sequences, V vocabulary.
 """
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 
 TILE = 64  # (row, query head) pairs of a program at most: its accumulator stays in registers
+SMALLEST_TILE = 16  # tensor cores want so many
 BLOCK = 64  # keys folded at a time
 PROGRAMS_PER_PROCESSOR = 2
 MOST_PIECES = 64
@@ -67,15 +70,35 @@ def _fold_prefix(
     return best, total, weighted
 
 
+@triton.jit
+def _sequence_of(
+    tile, first_rows, GROUPS: tl.constexpr, TILE_M: tl.constexpr, SEQUENCES: tl.constexpr
+):
+    """Which sequence a tile belongs to, and the how manieth of its tiles it is.
+
+    Tiles beyond the last sequence's are the last one's, behind its rows.
+    """
+    lane = tl.arange(0, SEQUENCES)
+    first = tl.load(first_rows + lane)
+    behind = tl.load(first_rows + lane + 1)
+    tiles = tl.cdiv((behind - first) * GROUPS, TILE_M).to(tl.int32)
+    tiles_up_to = tl.cumsum(tiles, 0)
+    sequence = tl.minimum(tl.sum((tiles_up_to <= tile).to(tl.int32), 0), SEQUENCES - 1)
+    tiles_before = tl.sum(tl.where(lane < sequence, tiles, 0), 0)
+    return sequence, tile - tiles_before
+
+
 @triton.jit(do_not_specialize=["rows", "new_rows", "pieces"])
 def _attend_piece(
     query,  # [T, H, D]
     key,  # [N, K, D]
     value,
-    cached_keys,  # [P, K, D]
+    cached_keys,  # [P, K, D], or [slots, P, K, D]
     cached_values,
-    start_at,  # int64 [1]: cached rows that count
-    mask,  # uint8 [T, N]
+    starts,  # int64 [S]: cached rows that count
+    slots,  # int64 [S]
+    first_rows,  # int64 [S + 1]
+    mask,  # uint8 [T, N], or [T, columns]
     partial,  # float32 [pieces + 1, T, H, D]: the softmax of each piece
     logsum,  # float32 [pieces + 1, T, H]: its log-sum-exp
     rows,
@@ -88,8 +111,10 @@ def _attend_piece(
     key_head_stride,
     value_row_stride,
     value_head_stride,
+    cache_slot_stride,
     cache_row_stride,
     cache_head_stride,
+    mask_row_stride,
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     DIM: tl.constexpr,
@@ -97,16 +122,29 @@ def _attend_piece(
     BLOCK_N: tl.constexpr,
     STORE: tl.constexpr,
     PRECISION: tl.constexpr,
+    SEQUENCES: tl.constexpr,  # a power of two; 0: one, which has all rows and keys
 ):
     # which part: a key head, a piece of the prefix (the last one: the new rows), a tile of queries
     head, piece, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    start = tl.load(start_at).to(tl.int32)  # both loops must count in one type
     dim = tl.arange(0, DIM)
+
+    # whose: its rows, its new keys, its slot
+    if SEQUENCES == 0:
+        sequence, first, own_rows, own_keys = 0, 0, rows, new_rows
+    else:
+        sequence, tile = _sequence_of(tile, first_rows, GROUPS, TILE_M, SEQUENCES)
+        first = tl.load(first_rows + sequence).to(tl.int32)
+        own_rows = tl.load(first_rows + sequence + 1).to(tl.int32) - first
+        own_keys = own_rows
+        slot = tl.load(slots + sequence)
+        cached_keys += slot * cache_slot_stride
+        cached_values += slot * cache_slot_stride
+    start = tl.load(starts + sequence).to(tl.int32)  # both loops must count in one type
 
     # the tile's queries: pairs of (row, query head of the group)
     pair = tile * TILE_M + tl.arange(0, TILE_M)
-    row, query_head = pair // GROUPS, head * GROUPS + pair % GROUPS
-    is_row = pair // GROUPS < rows
+    row, query_head = first + pair // GROUPS, head * GROUPS + pair % GROUPS
+    is_row = pair // GROUPS < own_rows
     query_at = row[:, None] * query_row_stride + query_head[:, None] * query_head_stride
     q = tl.load(query + query_at + dim[None, :], mask=is_row[:, None], other=0.0)
 
@@ -124,15 +162,17 @@ def _attend_piece(
         )  # fmt: skip
     else:
         # the new rows, under their mask; the first tile stores them behind the prefix
-        for at in range(0, new_rows, BLOCK_N):
+        for at in range(0, own_keys, BLOCK_N):
             column = at + tl.arange(0, BLOCK_N)
-            is_key = column < new_rows
-            key_at = column[:, None] * key_row_stride + head * key_head_stride
-            value_at = column[:, None] * value_row_stride + head * value_head_stride
+            is_key = column < own_keys
+            key_row = first + column[:, None]
+            key_at = key_row * key_row_stride + head * key_head_stride
+            value_at = key_row * value_row_stride + head * value_head_stride
             k = tl.load(key + key_at + dim[None, :], mask=is_key[:, None], other=0.0)
             v = tl.load(value + value_at + dim[None, :], mask=is_key[:, None], other=0.0)
             is_pair = is_row[:, None] & is_key[None, :]
-            seen = tl.load(mask + row[:, None] * new_rows + column[None, :], mask=is_pair, other=0)
+            mask_at = row[:, None] * mask_row_stride + column[None, :]
+            seen = tl.load(mask + mask_at, mask=is_pair, other=0)
             best, total, weighted = _fold(
                 q, k, v, seen != 0, scaling, best, total, weighted, PRECISION
             )
@@ -143,11 +183,12 @@ def _attend_piece(
                     tl.store(cached_keys + place, k, mask=is_key[:, None])
                     tl.store(cached_values + place, v, mask=is_key[:, None])
 
-    # what the merge needs: this piece's softmax and its weight
+    # what the merge needs: this piece's softmax and its weight; of nothing, the weight alone
     entry = (piece * rows + row) * HEADS + query_head
     filled = tl.where(total > 0, total, 1.0)
     mixed = weighted / filled[:, None]
-    tl.store(partial + entry[:, None] * DIM + dim[None, :], mixed, mask=is_row[:, None])
+    is_written = is_row & (total > 0)
+    tl.store(partial + entry[:, None] * DIM + dim[None, :], mixed, mask=is_written[:, None])
     log_of_sum = tl.where(total > 0, best + tl.log(filled), float("-inf"))
     tl.store(logsum + entry, log_of_sum, mask=is_row)
 
@@ -158,21 +199,41 @@ def _merge(
     logsum,  # float32 [PIECES + 1, entries]
     out,  # [entries, D]; an entry is a (row, query head)
     entries,
+    first_rows,  # int64 [S + 1]: the last one ends the rows that are no padding
+    HEADS: tl.constexpr,
     PIECES: tl.constexpr,
-    SLOTS: tl.constexpr,  # the power of two that holds PIECES + 1
+    PLACES: tl.constexpr,  # the power of two that holds PIECES + 1
     DIM: tl.constexpr,
+    SEQUENCES: tl.constexpr,
 ):
-    """Weigh the pieces of one entry by exp(log-sum-exp)."""
+    """Weigh the pieces of one entry by exp(log-sum-exp); padding becomes 0."""
     entry = tl.program_id(0)
-    piece, dim = tl.arange(0, SLOTS), tl.arange(0, DIM)
-    is_piece = piece <= PIECES
+    piece, dim = tl.arange(0, PLACES), tl.arange(0, DIM)
+    last = PIECES
+    if SEQUENCES > 0:
+        used = tl.load(first_rows + SEQUENCES).to(tl.int32)
+        last = tl.where(entry // HEADS < used, PIECES, -1)
+    is_piece = piece <= last
     sums = tl.load(logsum + piece * entries + entry, mask=is_piece, other=float("-inf"))
     highest = tl.max(sums, 0)
     weights = tl.exp(sums - tl.where(highest == float("-inf"), 0.0, highest))
     place = (piece[:, None] * entries + entry) * DIM + dim[None, :]
-    softmaxes = tl.load(partial + place, mask=is_piece[:, None], other=0.0)
+    is_filled = sums > float("-inf")
+    softmaxes = tl.load(partial + place, mask=is_filled[:, None], other=0.0)
     merged = tl.sum(softmaxes * weights[:, None], 0) / tl.maximum(tl.sum(weights, 0), 1e-30)
     tl.store(out + entry * DIM + dim, merged.to(out.dtype.element_ty))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of several sequences lie; each int64, on the device."""
+
+    starts: torch.Tensor
+    """[S]: cached rows of each."""
+    slots: torch.Tensor
+    """[S]: its slot of the cache."""
+    first_rows: torch.Tensor
+    """[S + 1]: its first row; the last entry ends all rows. S is a power of two."""
 
 
 def attend(
@@ -187,16 +248,66 @@ def attend(
     processors: int,
 ) -> torch.Tensor:
     """[T, H, D]: `tree_attention` on a GPU; `processors` sizes the split of the prefix."""
+    one = Layout(start, start, start)
+    tile = tile_size(query_THD, key_NKD, sequences=1)
+    return _attend(
+        query_THD, key_NKD, value_NKD, cache[:, None], one, 0, mask_TN, scaling, store, tile,
+        processors,
+    )  # fmt: skip
+
+
+def attend_packed(
+    query_THD: torch.Tensor,
+    key_TKD: torch.Tensor,
+    value_TKD: torch.Tensor,
+    cache: torch.Tensor,
+    layout: Layout,
+    mask: torch.Tensor,
+    scaling: float,
+    processors: int,
+) -> torch.Tensor:
+    """[T, H, D]: `packed_attention` on a GPU."""
+    sequences = len(layout.slots)
+    tile = tile_size(query_THD, key_TKD, sequences)
+    return _attend(
+        query_THD, key_TKD, value_TKD, cache, layout, sequences, mask, scaling, True, tile,
+        processors,
+    )  # fmt: skip
+
+
+def tile_size(query_THD: torch.Tensor, key_NKD: torch.Tensor, sequences: int) -> int:
+    """(row, query head) pairs of a program, for rows spread evenly over so many sequences."""
+    if query_THD.dtype == torch.float32:
+        # twice the bytes and no tensor cores: a small tile keeps it in registers
+        return SMALLEST_TILE
+    rows, heads, _ = query_THD.shape
+    pairs = triton.cdiv(rows, sequences) * (heads // key_NKD.shape[1])
+    return min(TILE, max(SMALLEST_TILE, triton.next_power_of_2(pairs)))
+
+
+def _attend(
+    query_THD: torch.Tensor,
+    key_NKD: torch.Tensor,
+    value_NKD: torch.Tensor,
+    cache: torch.Tensor,
+    layout: Layout,
+    sequences: int,
+    mask: torch.Tensor,
+    scaling: float,
+    store: bool,
+    tile: int,
+    processors: int,
+) -> torch.Tensor:
+    """Launch both kernels over a cache [2, slots, P, K, D]; 0 `sequences` as of `_attend_piece`."""
     rows, heads, dim = query_THD.shape
     new_rows, kv_heads, _ = key_NKD.shape
     device, groups = query_THD.device, heads // kv_heads
-    # fp32 takes twice the bytes and no tensor cores: a small tile keeps it in registers
     is_fp32 = query_THD.dtype == torch.float32
-    fitting = max(16, triton.next_power_of_2(rows * groups))  # tensor cores want 16 rows
-    tile = 16 if is_fp32 else min(TILE, fitting)
-    tiles = triton.cdiv(rows * groups, tile)
-    pieces = max(1, PROGRAMS_PER_PROCESSOR * processors // (kv_heads * tiles))
+    filled_tiles = triton.cdiv(rows * groups, tile)
+    pieces = max(1, PROGRAMS_PER_PROCESSOR * processors // (kv_heads * filled_tiles))
     pieces = min(MOST_PIECES, pieces)
+    # each sequence's last tile may be filled in part
+    tiles = filled_tiles + max(0, sequences - 1)
     partial = torch.empty(pieces + 1, rows, heads, dim, device=device, dtype=torch.float32)
     logsum = torch.empty(pieces + 1, rows, heads, device=device, dtype=torch.float32)
     out = torch.empty(rows, heads, dim, device=device, dtype=query_THD.dtype)
@@ -206,8 +317,10 @@ def attend(
         value_NKD,
         cache[0],
         cache[1],
-        start,
-        mask_TN.view(torch.uint8),
+        layout.starts,
+        layout.slots,
+        layout.first_rows,
+        mask.view(torch.uint8),
         partial,
         logsum,
         rows,
@@ -217,7 +330,8 @@ def attend(
         *query_THD.stride()[:2],
         *key_NKD.stride()[:2],
         *value_NKD.stride()[:2],
-        *cache.stride()[1:3],
+        *cache.stride()[1:4],
+        mask.stride(0),
         HEADS=heads,
         GROUPS=groups,
         DIM=dim,
@@ -225,11 +339,14 @@ def attend(
         BLOCK_N=BLOCK,
         STORE=store,
         PRECISION="ieee" if is_fp32 else "tf32",
+        SEQUENCES=sequences,
         num_warps=4,
         num_stages=stages(is_fp32, store, tile),
     )
-    slots = triton.next_power_of_2(pieces + 1)
-    _merge[(rows * heads,)](partial, logsum, out, rows * heads, pieces, slots, dim)
+    places = triton.next_power_of_2(pieces + 1)
+    _merge[(rows * heads,)](
+        partial, logsum, out, rows * heads, layout.first_rows, heads, pieces, places, dim, sequences
+    )
     return out
 
 
