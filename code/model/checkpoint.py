@@ -80,16 +80,17 @@ def load_model(
     positions: int = 512,
     engine: str = "auto",
     sequences: int = 1,
+    beside: int = 0,
 ) -> Model:
     """The causal language model at `path` (already resolved) on its device, in evaluation mode.
 
-    `positions` is how many tokens its cache will hold of each of so many `sequences`: what a GPU
-    cannot is refused before loading.
+    `positions` is how many tokens its cache will hold of each of so many `sequences`, `beside` the
+    bytes that others will take: what the device cannot hold is refused before loading.
     Raises UserError for checkpoints that are damaged, unsupported or too large.
     """
     config = load_config(path)
     if not device_map:
-        check_fits(config, DTYPES[dtype], device, positions, sequences)
+        check_fits(config, DTYPES[dtype], device, positions, sequences, beside)
     network = load_network(path, config, DTYPES[dtype], device_map)
     if not device_map:
         torch.nn.Module.to(network, device)  # transformers wraps `to` in a type of its own
@@ -168,12 +169,13 @@ def load(
     positions: int = 512,
     engine: str = "auto",
     sequences: int = 1,
+    beside: int = 0,
 ) -> Loaded:
     """Target, tokenizer, family and stop ids of a checkpoint; arguments as of `load_model`."""
     resolved = resolve(path)
     load_config(resolved)
     tokenizer = load_tokenizer(resolved, chat_template)
-    model = load_model(resolved, dtype, device, device_map, positions, engine, sequences)
+    model = load_model(resolved, dtype, device, device_map, positions, engine, sequences, beside)
     family = family_of(model.config, tokenizer)
     stops = stop_ids(tokenizer, model.network.generation_config, family)
     return Loaded(model, tokenizer, family, stops)

@@ -5,7 +5,9 @@ Weights follow from the configuration, the cache from its shapes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +15,20 @@ import torch
 from model.errors import UserError, first_line
 
 OVERHEAD = 1.1
-"""A tenth on top of weights and cache, for activations and the allocator."""
+"""A tenth on top of weights and cache: activations, the allocator, and what recorded graphs keep
+(mostly logits: 1,200 rows of all buckets are 0.4 GB in bfloat16 for 152k tokens)."""
+MEMORY_OF_LINUX = Path("/proc/meminfo")
 FEWEST_USEFUL_TOKENS = 512
 """Tokens: with less room than this, a smaller model is what helps."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Of every cache of a run: its number type, and tokens of each of so many sequences."""
+
+    dtype: torch.dtype
+    positions: int
+    sequences: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,32 @@ def _footprint(config: Any, dtype: torch.dtype) -> Footprint:
     )
 
 
+def free_bytes(device: str) -> int | None:
+    """What may still be allocated there; None where nobody tells."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    if not MEMORY_OF_LINUX.exists():
+        return None
+    said = re.search(r"MemAvailable:\s*(\d+) kB", MEMORY_OF_LINUX.read_text())
+    return int(said[1]) * 1024 if said else None
+
+
 def check_fits(
-    config: Any, dtype: torch.dtype, device: str, positions: int, sequences: int = 1
+    config: Any,
+    dtype: torch.dtype,
+    device: str,
+    positions: int,
+    sequences: int = 1,
+    beside: int = 0,
 ) -> None:
-    """Raise UserError for what the GPU cannot hold, and say what would fit."""
-    if not device.startswith("cuda"):
+    """Raise UserError for what the device cannot hold, and say what would fit.
+
+    `beside` is what drafters will hold, bytes.
+    """
+    free = free_bytes(device)
+    if free is None:
         return
-    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    free -= beside
     need = footprint(config, dtype)
     if need.total(positions, sequences) <= free:
         return
@@ -88,7 +120,8 @@ def check_fits(
     elif room > FEWEST_USEFUL_TOKENS:
         remedy = f"up to {room} tokens of prompt and answer fit: lower --max-new-tokens"
     cached = sequences * positions
+    left = f" beside {beside / 1e9:.1f} GB of drafters" if beside else ""
     raise UserError(
-        f"{device} has {free / 1e9:.1f} GB free; weights need {need.weights / 1e9:.1f} GB and"
+        f"{device} has {free / 1e9:.1f} GB free{left}; weights need {need.weights / 1e9:.1f} GB and"
         f" {cached} cached tokens {cached * need.token / 1e9:.1f} GB; {remedy}"
     )

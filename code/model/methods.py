@@ -23,6 +23,7 @@ from model.errors import UserError
 if TYPE_CHECKING:
     from model.contract import Drafter
     from model.engine.model import Model
+    from model.memory import CacheSize
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,18 @@ def configure(name: str, options: Mapping[str, Any] | None = None) -> tuple[Any,
         fields = {field.name for field in dataclasses.fields(kind)}
         configs.append(kind(**{key: value for key, value in options.items() if key in fields}))
     return tuple(configs)
+
+
+def held_bytes(name: str, configs: tuple[Any, ...], size: CacheSize) -> int:
+    """What the models of method `name` will hold beside the target, before they are loaded.
+
+    A method's file with a model of its own says so in a function `held_bytes(config, size)`.
+    """
+    held = 0
+    for part, config in zip(parse(name).parts(), configs, strict=True):
+        if of_part := getattr(part.module, "held_bytes", None):
+            held += of_part(config, size)
+    return held
 
 
 def build(name: str, model: Model, configs: tuple[Any, ...]) -> Drafter:

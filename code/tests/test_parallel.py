@@ -16,6 +16,7 @@ from evaluation.records.reading import read_records
 from evaluation.records.topk import Topk
 from evaluation.report import __main__ as report
 from evaluation.running import runner
+from model import checkpoint, memory
 from model.errors import UserError
 from model.memory import check_fits, footprint
 from model.paths import MINI
@@ -178,14 +179,38 @@ def test_verify_compares_texts_made_together(monkeypatch, capsys):
     assert asked == [1, 1, 3, 3]
 
 
-def test_memory_is_refused_with_the_number_that_fits(monkeypatch):
+@pytest.mark.parametrize("device", ("cuda:0", "cpu"))
+def test_memory_is_refused_with_the_number_that_fits(device, monkeypatch, tmp_path):
     config = AutoConfig.from_pretrained(MINI / "target")
     need = footprint(config, torch.float32)
-    free = need.total(1000, 3) + 1000
+    free = need.total(1000, 3) + 2000
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
-    check_fits(config, torch.float32, "cuda:0", 1000, 3)
+    monkeypatch.setattr(memory, "MEMORY_OF_LINUX", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:   {free // 1024} kB\n")
+    check_fits(config, torch.float32, device, 1000, 3)
     with pytest.raises(UserError, match=r"4000 cached tokens .* --parallel 3"):
-        check_fits(config, torch.float32, "cuda:0", 1000, 4)
+        check_fits(config, torch.float32, device, 1000, 4)
+    beside = 2 * 1000 * need.token
+    with pytest.raises(UserError, match=r"GB of drafters; .* --parallel 1"):
+        check_fits(config, torch.float32, device, 1000, 3, beside)
+
+
+def test_a_run_counts_its_drafters_before_it_loads_anything(monkeypatch, tmp_path):
+    """EAGLE-3's head and SpS's draft model with its cache."""
+    asked = []
+
+    def full(config, dtype, device, positions, sequences, beside):
+        asked.append(beside)
+        raise UserError("full")
+
+    monkeypatch.setattr(checkpoint, "check_fits", full)
+    for method in ("vanilla", "eagle3", "sps", "sam[eagle3]"):
+        with pytest.raises(UserError, match="full"):
+            run(tmp_path / f"{method}.jsonl", method=method)
+    vanilla, eagle3, sps, composite = asked
+    weights = sum(f.stat().st_size for f in (MINI / "eagle3").glob("*.safetensors"))
+    draft_weights = sum(f.stat().st_size for f in (MINI / "draft").glob("*.safetensors"))
+    assert vanilla == 0 and composite == eagle3 == weights and sps > draft_weights / 2
 
 
 def test_where_drafting_stops_paying():

@@ -24,6 +24,7 @@ from model.engine import backends
 from model.engine.model import Model
 from model.errors import UserError
 from model.index.compiled import IS_COMPILED, SLOW_NOTE
+from model.memory import CacheSize
 
 UNTUNED = Tuned(threads=0, max_nodes=NO_CAP)
 PROMPT_POSITIONS = 1024
@@ -76,7 +77,7 @@ def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runn
     whatever does not fit.
     """
     model = resolved_model(specs[0].model)
-    loaded = load_target(replace(specs[0], model=model))
+    loaded = load_target([replace(spec, model=model) for spec in specs])
     if specs[0].record_topk > loaded.model.vocab_size:
         raise UserError(
             f"--record-topk {specs[0].record_topk}: the vocabulary has"
@@ -137,22 +138,32 @@ def say_engine(model: Model, asked: str) -> None:
         )
 
 
-def load_target(spec: RunSpec) -> Loaded:
-    """The target of a specification whose model is resolved."""
+def load_target(specs: Sequence[RunSpec]) -> Loaded:
+    """The target of specifications whose model is resolved, beside all of their drafters."""
+    spec = specs[0]
     model = spec.model
     assert model.device is not None
     device_map = model.device_map
     if spec.workers.gpus_per_model > 1 and model.device.startswith("cuda"):
         device_map = device_map or "auto"
+    size = CacheSize(
+        checkpoint.DTYPES[model.dtype],
+        positions=text_positions(spec.generation.max_new_tokens) + PROMPT_POSITIONS,
+        sequences=most_together(spec, paradigms.load(spec.paradigm.name)),
+    )
+    beside = 0
+    for other in specs:
+        beside += methods.held_bytes(other.method.name, other.method.configs, size)
     return checkpoint.load(
         model.path,
         dtype=model.dtype,
         device=model.device,
         chat_template=model.chat_template,
         device_map=device_map,
-        positions=text_positions(spec.generation.max_new_tokens) + PROMPT_POSITIONS,
+        positions=size.positions,
         engine=model.engine,
-        sequences=most_together(spec, paradigms.load(spec.paradigm.name)),
+        sequences=size.sequences,
+        beside=beside,
     )
 
 

@@ -15,12 +15,13 @@ import torch
 
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.drafting import Drafting, alone
-from model.eagle3.checkpoint import load_head
+from model.eagle3.checkpoint import load_head, weights_bytes
 from model.eagle3.graph import DraftGraph
 from model.eagle3.head import Eagle3Head
 from model.eagle3.tree import DraftState, Tree, TreeShape
 from model.engine.model import Model
 from model.errors import UserError
+from model.memory import CacheSize
 from model.paths import MINI
 
 GROWTH = 4096
@@ -187,9 +188,17 @@ class Eagle3(Drafter):
         self._features, self._tokens = [], []
 
 
+def _path(config: Config) -> str:
+    return str(MINI / "eagle3") if config.eagle_head == "mini" else config.eagle_head
+
+
+def held_bytes(config: Config, size: CacheSize) -> int:
+    """Of the head: its one layer's cache is a hundredth of that."""
+    return weights_bytes(_path(config))
+
+
 def build(config: Config, model: Model) -> Drafter:
-    path = str(MINI / "eagle3") if config.eagle_head == "mini" else config.eagle_head
-    head = load_head(path, model.config, model.vocab_size).to(model.device, model.dtype)
+    head = load_head(_path(config), model.config, model.vocab_size).to(model.device, model.dtype)
     if head.config.own_embeddings:
         embedding = head.embed_tokens.weight
     else:

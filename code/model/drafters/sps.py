@@ -23,6 +23,8 @@ from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
 from model.engine.sampling import noisy_argmax, processed
 from model.errors import UserError
+from model.memory import CacheSize, footprint
+from model.network import load_config
 
 CHUNK = 512
 RECORDED_ROWS = 4
@@ -251,6 +253,12 @@ class Sps(Drafter):
         probability = scores.float().log_softmax(-1).gather(0, token.view(1))[0].exp()
         number, likelihood = torch.stack([token.double(), probability.double()]).tolist()
         return Drawn(int(number), likelihood, distribution)
+
+
+def held_bytes(config: Config, size: CacheSize) -> int:
+    """Of the draft model and its cache."""
+    path = checkpoint.resolve(config.sps_model, part="draft")
+    return footprint(load_config(path), size.dtype).total(size.positions, size.sequences)
 
 
 def build(config: Config, model: Model) -> Drafter:

@@ -216,9 +216,19 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
+def weights_bytes(path: str) -> int:
+    """Size of the head's weight files, before they are read."""
+    return sum(file.stat().st_size for file in _weight_files(_folder(path)))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """In either format; none where there are none."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def _read_folder(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of the folder's weights, in either file format."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = _weight_files(folder)
     if not files:
         raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
     tensors: dict[str, torch.Tensor] = {}
