@@ -39,7 +39,7 @@ COMPOSITES = (
 )
 CAPS = (1, 2, 4, 9, 100)
 """Most nodes of a draft."""
-TOGETHER = (1, 1, 1, 2, 3, 5, 8)
+TOGETHER = (1, 1, 1, 2, 3, 5, 8, 16)
 """Texts of a group."""
 ROWS = (2, 10, 1000)
 """Most rows of a step of a group."""

@@ -1,16 +1,20 @@
 """How near the engine comes to what the hardware allows: one command for a machine with a GPU.
 
-    python bench/gpu.py [--shape qwen3-8b] [--out gpu]
+    python bench/gpu.py [--shape qwen3-8b] [--parts verify costs] [--out gpu]
 
-Random weights of true shapes, nothing is downloaded. Printed, and saved as OUT.json and OUT.md:
+Random weights of true shapes, nothing is downloaded. Printed as it comes, and saved as OUT.json,
+OUT.md and OUT.png: the bandwidth that a copy reaches, and by part
 
-- the bandwidth that a copy reaches;
-- whether all engines emit the same tokens;
-- what verifying n nodes costs at several context lengths, eager and recorded, and Hugging Face's
-  `generate` beside them;
-- the share of the roofline;
-- the step cost of every method when it is right as often as told;
-- what the host adds to a step.
+- kernels: do both operators agree with their references?
+- equality: do all engines emit the same tokens, in fp32?
+- honesty: the mini family in this machine's number type: do texts part from vanilla's at ties only?
+- verify: what verifying n nodes costs at several context lengths, eager and recorded, the share of
+  the roofline, and what the host adds to a step;
+- costs: a step of every method that is right as often as told;
+- together: steps of several texts in one forward;
+- generate: Hugging Face's `generate` beside them;
+- second: verification of a second shape;
+- compiled: `generate` over a static cache, compiled.
 
 On a CPU all of it runs on the shape `tiny`.
 """
@@ -27,6 +31,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
@@ -36,26 +41,34 @@ import torch
 import transformers
 from agreement import agreement
 from controlled import Controlled
+from gpu_figure import Curve, Measured, draw
 from gpu_report import Report
 from random_models import SHAPES, random_drafter, random_network
 
+from evaluation import verify
 from evaluation.command import Parser, run_command, summary
-from evaluation.report.formatting import Table
-from model import methods
+from evaluation.report.formatting import UNKNOWN, Table
+from model import checkpoint, methods
 from model.contract import Drafter, Forcing, Request
 from model.engine.decode import generate
 from model.engine.forward import Segment, Wanted
 from model.engine.measure import copy_bandwidth, step_bytes, verify_seconds
 from model.engine.model import Model
+from model.errors import UserError
 
+SUFFIXES = (".json", ".md", ".png")
 NODES = (1, 8, 16, 32, 64)
+TOGETHER = (1, 4, 8, 16)
+"""Texts in one forward."""
+NODES_TOGETHER = (1, 8, 16)
+"""Of each of them."""
 CHAINS = {"pld": 11, "sam": 41, "sam_eagle3": 41, "pia": 64, "rest": 64}
 """Nodes of a chain where a method finds nothing to copy in random text: its published length."""
 UNTIMED_STEPS = 2
 """A generation's first steps: what a drafter does with the prompt falls into them."""
 ROOM = 256
 """Cache positions behind the longest text that is measured."""
-SECOND_SHAPE_SECONDS, EAGER_SECONDS, COMPILED_SECONDS = 60, 30, 160
+TOGETHER_SECONDS, SECOND_SHAPE_SECONDS, EAGER_SECONDS, COMPILED_SECONDS = 50, 60, 30, 160
 """What these parts take on a GPU; they are not begun where less is left."""
 
 
@@ -73,6 +86,7 @@ class Settings:
     tokens: int
     repeats: int
     seconds: float
+    parts: list[str]
     out: Path
 
     @property
@@ -106,6 +120,7 @@ class Bench:
     """Bytes a second of copying on the device."""
     curves: list[list[str]] = field(default_factory=list)
     """Rows of the table of verification times, from all shapes and engines."""
+    measured: Measured = field(default_factory=Measured)
 
     def kernels(self) -> None:
         """Both operators against their references."""
@@ -141,22 +156,76 @@ class Bench:
             f" every method emits vanilla's: {lossless}; ran: {engines_that_ran}"
         )
 
-    def first_shape(self) -> None:
-        """Verification by each engine, and every method's step cost by the last of them."""
+    def honesty(self) -> None:
+        """The mini family: every method's texts against vanilla's, and where they part."""
         settings = self.settings
-        for engine in settings.engines:
-            model = self._measured(engine)
-            if engine == settings.engines[-1]:
-                self._step_costs(model)
-            del model
-            free(settings)
+        names = [name for name in settings.methods if name != "vanilla"]
+        words = "--model-path mini --temperature 0 0.6 --questions 1 --max-new-tokens".split()
+        words.append(str(settings.tokens))
+        args = verify.verify_parser(names).parse_args(words)
+        dtype = str(settings.dtype).removeprefix("torch.")
+        engine = settings.engines[-1] if settings.on_gpu else "auto"
+        loaded = checkpoint.load("mini", dtype, settings.device, engine=engine)
+        checks = verify.check_methods(loaded, names, args)
+        rows = [checked.row() for checked in checks]
+        self.report.table(Table(f"Texts against vanilla's, mini, {dtype}", verify.HEADER, rows))
+        is_exact = dtype in verify.EXACT_DTYPES
+        is_good = all(checked.is_good(is_exact) for checked in checks)
+        said = verify.verdict(dtype, is_good)
+        self.report.data["honest"] = is_good
+        if not is_good:
+            raise AssertionError(said)
+        self.report.say(said)
+
+    def verify(self) -> None:
+        """Verification by each engine."""
+        for engine in self.settings.engines:
+            self._verified(engine)
+            free(self.settings)
+
+    def costs(self) -> None:
+        """Every method's step cost by the last engine."""
+        model = self.settings.model(self.settings.engines[-1])
+        self._prepare(model)
+        self._step_costs(model)
+
+    def together(self) -> None:
+        """Steps of several texts behind the first context, by the last engine."""
+        settings = self.settings
+        context = settings.contexts[0]
+        model = settings.model(settings.engines[-1])
+        self._prepare(model, positions=context + ROOM, sequences=max(TOGETHER))
+        rows = []
+        curves: dict[int, list[float]] = {nodes: [] for nodes in NODES_TOGETHER}
+        base = verify_seconds(model, 1, context, settings.repeats)
+        for texts in TOGETHER:
+            cells = [str(texts)]
+            for nodes in NODES_TOGETHER:
+                if texts * nodes > model.backend.most_rows:
+                    cells.append(UNKNOWN)
+                    continue
+                seconds = verify_seconds(model, nodes, context, settings.repeats, texts)
+                curves[nodes].append(seconds)
+                cells.append(f"{1e3 * seconds:.2f} ({seconds / base:.2f})")
+            cells.append(f"{texts / curves[1][-1]:.0f}")
+            rows.append(cells)
+            print("  ".join(cells), flush=True)
+        for nodes, seconds_of in curves.items():
+            numbers = TOGETHER[: len(seconds_of)]
+            self.measured.together.append(Curve(f"n = {nodes}", numbers, seconds_of))
+        nodes_header = [f"n = {nodes}" for nodes in NODES_TOGETHER]
+        header = ["texts", *nodes_header, "vanilla tokens/s"]
+        title = (
+            f"Texts together, n nodes each, {settings.shape} at {context}: ms (in vanilla steps)"
+        )
+        self.report.table(Table(title, header, rows))
 
     def second_shape(self) -> None:
         """Verification of the second shape by the last engine."""
         settings = self.settings
         assert settings.second is not None
         second = dataclasses.replace(settings, shape=settings.second)
-        dataclasses.replace(self, settings=second)._measured(settings.engines[-1])
+        dataclasses.replace(self, settings=second)._verified(settings.engines[-1])
 
     def hugging_face(self, static: bool) -> None:
         """Milliseconds a token of `generate` by itself, prompts of the first context."""
@@ -169,19 +238,18 @@ class Bench:
             f" at context {settings.contexts[0]}"
         )
 
-    def _measured(self, engine: str) -> Model:
-        """A model whose verification has been measured, with graphs recorded."""
+    def _verified(self, engine: str) -> None:
+        """Verification of this shape, with graphs recorded."""
         settings = self.settings
         model = settings.model(engine)
         self._prepare(model)
         self._verify_curves(model)
         if engine != "eager" and settings.on_gpu:
             self._host_gap(model)
-        return model
 
-    def _prepare(self, model: Model) -> None:
+    def _prepare(self, model: Model, positions: int = 0, sequences: int = 1) -> None:
         """Fill the cache with noise (zeros run faster than data) and record the graphs."""
-        model.reserve(self.settings.positions)
+        model.reserve(positions or self.settings.positions, sequences)
         with torch.inference_mode():
             model.cache.data.normal_()
         if model.prepare(max(NODES), Wanted()):
@@ -199,6 +267,9 @@ class Bench:
             share = step_bytes(model, context) / self.bandwidth / seconds[0]
             row = [settings.shape, model.engine, str(context), *cells, f"{share:.0%}"]
             self.curves.append(row)
+            name = f"{settings.shape}, {model.engine}, {context}"
+            self.measured.verify.append(Curve(name, NODES, seconds))
+            self.report.data[f"verify seconds, {name}"] = dict(zip(NODES, seconds, strict=True))
             print("  ".join(row), flush=True)
 
     def _host_gap(self, model: Model) -> None:
@@ -238,6 +309,7 @@ class Bench:
             drafter = Controlled(inner, text, model.vocab_size, settings.chance, chain)
             cost = step_cost(method, model, drafter, request)
             rows.append(cost.cells(base))
+            self.measured.costs[method] = cost.time.seconds / base.seconds
             print("  ".join(rows[-1]), flush=True)
             del inner, drafter
             release(settings)  # what is compiled serves the next method too
@@ -389,28 +461,22 @@ def hugging_face_seconds(settings: Settings, static: bool) -> float:
 class Part:
     """A part of the whole, and how long it takes on a GPU (0: it is begun in any case)."""
 
-    name: str
-    run: Callable[[], None]
+    run: Callable[[Bench], None]
     seconds: float = 0
 
 
-def parts(bench: Bench) -> list[Part]:
-    """All parts that these settings ask for, the most important first."""
-    settings = bench.settings
-    listed = [
-        Part("kernels", bench.kernels),
-        Part("equality", bench.equality),
-        Part(settings.shape, bench.first_shape),
-        Part("Hugging Face eager", lambda: bench.hugging_face(static=False), EAGER_SECONDS),
-    ]
-    if settings.second:
-        listed.append(Part(settings.second, bench.second_shape, SECOND_SHAPE_SECONDS))
-    if settings.on_gpu:
-        compiled = Part(
-            "Hugging Face compiled", lambda: bench.hugging_face(static=True), COMPILED_SECONDS
-        )
-        listed.append(compiled)
-    return listed
+PARTS = {
+    "kernels": Part(Bench.kernels),
+    "equality": Part(Bench.equality),
+    "verify": Part(Bench.verify),
+    "costs": Part(Bench.costs),
+    "honesty": Part(Bench.honesty),
+    "together": Part(Bench.together, TOGETHER_SECONDS),
+    "generate": Part(lambda bench: bench.hugging_face(static=False), EAGER_SECONDS),
+    "second": Part(Bench.second_shape, SECOND_SHAPE_SECONDS),
+    "compiled": Part(lambda bench: bench.hugging_face(static=True), COMPILED_SECONDS),
+}
+"""The most important first."""
 
 
 def parse() -> Settings:
@@ -432,8 +498,18 @@ def parse() -> Settings:
     parser.add_argument(
         "--seconds", type=float, default=470, help="parts that would begin later are left out"
     )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="default: all that there are here"
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu"))
-    return Settings(**vars(parser.parse_args()))
+    args = parser.parse_args()
+    if not args.parts:
+        left_out = set() if args.second else {"second"}
+        left_out |= set() if on_gpu else {"compiled"}
+        args.parts = [part for part in PARTS if part not in left_out]
+    elif "second" in args.parts and not args.second:
+        raise UserError("the part 'second' needs --second SHAPE")
+    return Settings(**vars(args))
 
 
 def main() -> None:
@@ -453,15 +529,18 @@ def main() -> None:
     report.data["copy_bandwidth"] = bandwidth
     report.say(f"copying reaches {bandwidth / 1e12:.2f} TB/s (read and written)")
     bench = Bench(settings, report, bandwidth)
-    for part in parts(bench):
+    for name in settings.parts:
+        part = PARTS[name]
         left = settings.seconds - report.elapsed
-        report.attempt(part.name, part.run, left, part.seconds if settings.on_gpu else 0)
+        report.attempt(name, partial(part.run, bench), left, part.seconds if settings.on_gpu else 0)
         # a device that a part has left broken fails here again, and the report goes on all the same
-        report.attempt(f"memory after: {part.name}", lambda: free(settings), 1, 0)
-    nodes = [f"n = {n}" for n in NODES]
-    header = ["shape", "engine", "context", *nodes, "roofline"]
-    report.table(Table("Verifying n nodes: ms (in steps of n = 1)", header, bench.curves))
-    print(f"written: {settings.out.with_suffix('.json')}, {settings.out.with_suffix('.md')}")
+        report.attempt(f"memory after: {name}", lambda: free(settings), 1, 0)
+    if bench.curves:
+        nodes = [f"n = {n}" for n in NODES]
+        header = ["shape", "engine", "context", *nodes, "roofline"]
+        report.table(Table("Verifying n nodes: ms (in steps of n = 1)", header, bench.curves))
+    draw(bench.measured, settings.out.with_suffix(".png"))
+    print(f"written: {', '.join(str(settings.out.with_suffix(s)) for s in SUFFIXES)}")
 
 
 if __name__ == "__main__":
