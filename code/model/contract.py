@@ -270,9 +270,14 @@ class Drafter:
         """A new run, question or request begins: forget what `self.scope` says."""
         if SCOPES.index(scope) <= SCOPES.index(self.scope):
             self.forget()
+        else:
+            self.squeeze()
 
     def forget(self) -> None:
         """Drop everything learnt."""
+
+    def squeeze(self) -> None:
+        """Between generations: drop the oldest of what is learnt where it takes too much memory."""
 
     def remember(self, scope: Scope) -> None:
         """Set how long what is learnt is kept."""

@@ -21,7 +21,8 @@ case "${PRESET:-published}" in
 esac
 
 BENCH="${BENCH:-SpecTTS_Bench}"
-METHODS="${METHODS:-all}"
+# the published ones first, then what is newer
+METHODS="${METHODS:-vanilla sps pld recycling lookahead rest pia sam eagle3 sam_eagle3 all}"
 PARADIGMS="${PARADIGMS:-multi_round best_of_n}"
 TEMPERATURES="${TEMPERATURES:-0.0 0.6}"
 PARALLEL="${PARALLEL:-1}"                 # samples decoded together; several, as in "1 2 4 8", are compared
@@ -46,7 +47,7 @@ fi
 
 without=""
 [ -n "$DRAFTER_PATH" ] || without+=" sps"
-if [ "$METHODS" = all ] && [ ! -e "$DATASTORE_PATH" ]; then
+if [[ " $METHODS " == *" all "* ]] && [ ! -e "$DATASTORE_PATH" ]; then
     without+=" rest"
     echo "note: without a datastore at $DATASTORE_PATH the method rest is left out" >&2
 fi

@@ -17,6 +17,7 @@ from model.engine.noise import PositionNoise
 from model.engine.sequence import Sequence
 from model.engine.verify import tree_mask, verify
 from model.errors import UserError
+from model.index import counted_automaton, suffix_automaton
 from tests.conftest import PROMPT, VOCAB, qwen3, random_head
 from tests.test_engine import hugging_face
 
@@ -342,3 +343,30 @@ def test_artefacts_of_another_target_are_refused(target, load, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
         load("eagle3", eagle_head=str(tmp_path / "head"))
+
+
+@pytest.mark.parametrize("method", ("sam", "suffix", "blend", "sam_eagle3"))
+def test_what_a_run_remembers_stays_bounded(method, monkeypatch, target, load):
+    """Its newest texts, and the text is vanilla's all the same."""
+    monkeypatch.setattr(suffix_automaton.SuffixAutomaton.__init__, "__defaults__", (200,))
+    monkeypatch.setattr(counted_automaton.CountedAutomaton.__init__, "__defaults__", (200,))
+    drafter, vanilla = load(method), load("vanilla")
+    drafter.remember("run")
+    drafter.enter("run", "r")
+    held = []
+    for sample in range(8):
+        drafter.enter("question", str(sample))
+        request = Request(PROMPT, 40, 0.8, sample=sample)
+        made = generate(target, drafter, request).output_ids
+        assert made == generate(target, vanilla, request).output_ids
+        held.append(len(memory_of(drafter)))
+    one_text = held[0]
+    assert one_text < held[1] and max(held) <= 200 + one_text
+
+
+def memory_of(drafter):
+    for name in ("automaton", "_automaton"):
+        if found := getattr(drafter, name, None):
+            return found
+    memory = drafter.memory
+    return getattr(memory, "automaton", None) or memory._outputs

@@ -551,3 +551,42 @@ def test_a_text_under_way_copies_from_what_another_has_written_since(events):
             assert not copied or copied[0] in following
             starts_at_own_end = text.match_end == written.came[other, len(own) - 1]
             assert copied or not following or not starts_at_own_end
+
+
+# --- memories that are kept for a whole run -------------------------------------------------------
+@given(
+    texts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=8),
+    most=st.integers(2, 40),
+    data=st.data(),
+)
+def test_a_squeezed_automaton_is_one_of_the_newest_texts(texts, most, data):
+    """Texts under way at once, whose tokens lie mixed in the log."""
+    plain, counted = SuffixAutomaton(most), CountedAutomaton(5, most)
+    growing = [(plain.open(), counted.open()) for _ in texts]
+    order = data.draw(st.permutations([i for i, text in enumerate(texts) for _ in text]))
+    fed = [0] * len(texts)
+    for i in order:
+        for text in growing[i]:
+            text.feed(texts[i][fed[i] : fed[i] + 1])
+        fed[i] += 1
+    began = sorted(range(len(texts)), key=order.index)
+    kept, room = [], most // 2
+    for i in reversed(began):
+        room -= len(texts[i])
+        if room < 0:
+            break
+        kept.insert(0, texts[i])
+    if len(order) <= most:
+        kept = None
+    plain.squeeze(), counted.squeeze()
+    if kept is None:
+        assert len(plain) == len(counted) == len(order)
+        return
+    expected, expected_counts = SuffixAutomaton(), CountedAutomaton(5)
+    for text in kept:
+        expected.open().feed(text)
+        expected_counts.open().feed(text)
+    for found, right in ((plain, expected), (counted, expected_counts)):
+        assert len(found) == sum(len(text) for text in kept) and found.states == right.states
+        for one, other in zip(found.arrays.all, right.arrays.all):
+            assert np.array_equal(one[: len(other)], other[: len(one)])

@@ -40,7 +40,7 @@ def add_methods_flags(parser: Any) -> None:
         nargs="+",
         metavar="METHOD",
         default=["all"],
-        help="methods to run in turn, question by question, or 'all'",
+        help="methods to run in turn, question by question; 'all', or at the end all others",
     )
     parser.add_argument(
         "--without", nargs="*", default=[], metavar="METHOD", help="methods to leave out of 'all'"
@@ -66,10 +66,14 @@ def with_flags_as_words(argv: Sequence[str]) -> list[str]:
 
 
 def chosen_methods(named: Sequence[str], without: Sequence[str]) -> list[str]:
-    """'all' in the order they are listed in; raises UserError for an unknown or repeated name."""
+    """In the order they are named; 'all' as the last stands for those not named before, without
+    what is left out. Raises UserError for an unknown or repeated name.
+    """
     left_out = [known(name) for name in without]
-    if list(named) == ["all"]:
-        return [name for name in methods.names() if name not in left_out]
+    if named and named[-1] == "all":
+        first = chosen_methods(named[:-1], without) if named[:-1] else []
+        others = [name for name in methods.names() if name not in first]
+        return [name for name in (*first, *others) if name not in left_out]
     chosen = [known(name) for name in named]
     repeated = sorted({name for name in chosen if chosen.count(name) > 1})
     if repeated:

@@ -44,6 +44,9 @@ class Blend(Drafter):
     def know_costs(self, costs: Mapping[int, float]) -> None:
         self._prices.know_costs(costs)
 
+    def squeeze(self) -> None:
+        self.memory.squeeze()
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._stops = np.array(sorted(request.stop_ids), dtype=np.int64)
         self._text = self.memory.open()

@@ -56,6 +56,9 @@ class BlendWith(Composite):
         self._gains = Gains()
         self._prices.forget()
 
+    def squeeze(self) -> None:
+        self.memory.squeeze()
+
     def know_costs(self, costs: Mapping[int, float]) -> None:
         super().know_costs(costs)
         self._prices.know_costs(costs)

@@ -78,6 +78,10 @@ class Sam(Drafter):
         self.counted = CountedAutomaton(COUNTED)
         self._counted_text = self.counted.open()
 
+    def squeeze(self) -> None:
+        self.automaton.squeeze()
+        self.counted.squeeze()
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = self.automaton.open()
         self._counted_text = self.counted.open()

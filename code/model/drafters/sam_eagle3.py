@@ -50,6 +50,9 @@ class SamWith(Composite):
         self._automaton = SuffixAutomaton()
         self._text = self._automaton.open()
 
+    def squeeze(self) -> None:
+        self._automaton.squeeze()
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = self._automaton.open()
         self._text.feed((*request.prompt_ids, prefill.first_token))

@@ -75,6 +75,9 @@ class Suffix(Drafter):
         self.memory = SuffixMemory(self.config.depth)
         self._text = self.memory.open()
 
+    def squeeze(self) -> None:
+        self.memory.squeeze()
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = self.memory.open()
         self._text.feed_prompt(request.prompt_ids)

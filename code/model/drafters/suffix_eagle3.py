@@ -46,6 +46,9 @@ class SuffixWith(Composite):
         self.memory = SuffixMemory(self.config.suffix_depth)
         self._text = self.memory.open()
 
+    def squeeze(self) -> None:
+        self.memory.squeeze()
+
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = self.memory.open()
         self._text.feed_prompt(request.prompt_ids)

@@ -61,6 +61,10 @@ class BlendedMemory:
         self.automaton = CountedAutomaton(longest_context + 1)
         self.learnt = chances()
 
+    def squeeze(self) -> None:
+        """Between generations: as `CountedAutomaton.squeeze`. What is learnt of contexts stays."""
+        self.automaton.squeeze()
+
     def open(self) -> BlendedText:
         """Begin another text."""
         return BlendedText(self)

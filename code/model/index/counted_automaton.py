@@ -24,10 +24,12 @@ from model.index.suffix_automaton import (
     LINK,
     LOG_NEXT,
     LOG_TOKEN,
+    MOST_TOKENS,
     STATES,
     TOKENS,
     Arrays,
     extended,
+    newest_texts,
 )
 
 CONTEXT_STATE, CONTEXT_LENGTH = 2, 3
@@ -37,9 +39,17 @@ CONTEXT_STATE, CONTEXT_LENGTH = 2, 3
 class CountedAutomaton:
     """The memory that texts share."""
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+    def __init__(self, depth: int, most_tokens: int = MOST_TOKENS) -> None:
+        self.depth, self.most_tokens = depth, most_tokens
         self.arrays = Arrays.empty()
+
+    def squeeze(self) -> None:
+        """As `SuffixAutomaton.squeeze`; counts are those of the texts that are kept."""
+        if len(self) > self.most_tokens:
+            texts = newest_texts(self.arrays, self.most_tokens // 2)
+            self.arrays = Arrays.empty()
+            for text in texts:
+                self.open().feed(text)
 
     def open(self) -> CountedText:
         """Begin another text."""
@@ -62,7 +72,7 @@ class CountedText:
         self.end = np.array([0, -1, 0, 0], dtype=np.int64)
         """As compiled functions take it."""
 
-    def feed(self, tokens: Sequence[int]) -> None:
+    def feed(self, tokens: Sequence[int] | np.ndarray) -> None:
         """Add tokens."""
         fed = np.array(tokens, dtype=np.int64)
         arrays = self.automaton.arrays

@@ -35,6 +35,8 @@ LOG_TOKEN, LOG_NEXT = range(2)
 """Columns of `log`, int32: every token of every text as it came, and its text's next place."""
 STATES, EDGES, TOKENS = range(3)
 """How many of each there are."""
+MOST_TOKENS = 2_000_000
+"""Of a memory that is kept for a whole run: half a gigabyte at most."""
 LAST_STATE, LAST_PLACE = range(2)
 """Of a text: the state of its whole, and its last place in the log."""
 
@@ -83,11 +85,39 @@ class Arrays:
         self.all = (self.counts, self.states, self.edges, self.table, self.log)
 
 
+def newest_texts(arrays: Arrays, most: int) -> list[np.ndarray]:
+    """The texts that began last, whole ones of up to `most` tokens together, oldest first."""
+    log = arrays.log[: int(arrays.counts[TOKENS])]
+    is_first = np.ones(len(log), dtype=bool)
+    following = log[:, LOG_NEXT]
+    is_first[following[following >= 0]] = False
+    texts: list[np.ndarray] = []
+    for first in reversed(np.flatnonzero(is_first)):
+        text = np.concatenate([log[first : first + 1, LOG_TOKEN], _following(log, first, most)])
+        most -= len(text)
+        if most < 0:
+            break
+        texts.append(text)
+    return texts[::-1]
+
+
 class SuffixAutomaton:
     """The memory that texts share: each is matched against all that was fed before."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_tokens: int = MOST_TOKENS) -> None:
+        self.most_tokens = most_tokens
         self.arrays = Arrays.empty()
+
+    def squeeze(self) -> None:
+        """Where there are more than `most_tokens`, keep the newest texts of half as many.
+
+        No text may be under way.
+        """
+        if len(self) > self.most_tokens:
+            texts = newest_texts(self.arrays, self.most_tokens // 2)
+            self.arrays = Arrays.empty()
+            for text in texts:
+                self.open().feed(text)
 
     def open(self) -> Text:
         """Begin another text: no match and no draft runs from one text into the next."""
@@ -133,11 +163,11 @@ class Text:
         """The state whose longest string is the whole text."""
         return int(self._end[LAST_STATE])
 
-    def feed(self, tokens: Sequence[int]) -> None:
+    def feed(self, tokens: Sequence[int] | np.ndarray) -> None:
         """Add tokens."""
         self.feed_and_measure(tokens)
 
-    def feed_and_measure(self, tokens: Sequence[int]) -> np.ndarray:
+    def feed_and_measure(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
         """Add tokens; the length of the longest match after every one, [tokens]."""
         fed = np.array(tokens, dtype=np.int64)
         self._arrays.reserve(len(fed))

@@ -77,6 +77,10 @@ class SuffixMemory:
         self.depth = depth
         self._outputs = CountedAutomaton(depth)
 
+    def squeeze(self) -> None:
+        """Between generations: as `CountedAutomaton.squeeze`."""
+        self._outputs.squeeze()
+
     def open(self) -> SuffixText:
         """Begin another text."""
         return SuffixText(self.depth, self._outputs)
