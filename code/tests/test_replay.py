@@ -449,7 +449,7 @@ def test_the_report_shows_replays_beside_runs(run_records, tmp_path):
     finally:
         sys.argv = argv
     page = (tmp_path / "report.html").read_text()
-    for words in ("Acceptance on recorded texts", "Predicted beside measured", "Bounds"):
+    for words in ("Acceptance on recorded texts", "Replayed beside measured", "Bounds"):
         assert words in page
     assert (tmp_path / "replay_mat.png").exists()
     assert "replay of vanilla" in page and (CODE / "docs").exists()

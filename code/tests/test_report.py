@@ -272,7 +272,7 @@ def test_report_bad_input(monkeypatch, capsys, tmp_path):
     text = (tmp_path / "sam.jsonl").read_text()
     (tmp_path / "sam.jsonl").write_text(text.replace('"prompt_hash": "h"', '"prompt_hash": "x"'))
     assert "different prompts" in line(tmp_path)
-    (tmp_path / "sam.jsonl").write_text(text.replace('"schema": 5', '"schema": 9'))
+    (tmp_path / "sam.jsonl").write_text(text.replace('"schema": 6', '"schema": 9'))
     assert "schema 9 is unknown" in line(tmp_path)
 
 

@@ -98,8 +98,8 @@ def grouped(records: Iterable[Record], key: Callable[[Record], int]) -> dict[int
     tallies: dict[int, Tally] = defaultdict(Tally)
     for record in records:
         tally = tallies[key(record)]
-        tally.steps += len(record.accept_lengths)
-        tally.emitted += sum(record.accept_lengths)
+        tally.steps += record.steps
+        tally.emitted += record.emitted
         tally.drafted += sum(record.draft_lengths)
     return dict(sorted(tallies.items()))
 

@@ -113,8 +113,8 @@ def mean_accepted_tokens(records: Iterable[Record]) -> float:
     """Tokens emitted a target forward; NaN without a step."""
     emitted = steps = 0
     for record in records:
-        emitted += sum(record.accept_lengths)
-        steps += len(record.accept_lengths)
+        emitted += record.emitted
+        steps += record.steps
     return emitted / steps if steps else NAN
 
 
@@ -128,7 +128,9 @@ def drafted_per_step(records: Iterable[Record]) -> float:
 
 
 def share(records: Sequence[Record], field: str) -> float:
-    """Share of wall time spent in one phase ('draft_time', ...)."""
+    """Share of wall time spent in one phase ('draft_time', ...); NaN where engines do not tell."""
+    if any(record.is_of_engine for record in records):
+        return NAN
     seconds = sum(record.seconds for record in records)
     spent = sum(getattr(record, field) for record in records)
     return spent / seconds if seconds else NAN

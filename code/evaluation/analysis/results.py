@@ -296,7 +296,7 @@ def time_result(records: Sequence[Record]) -> TimeResult:
     return TimeResult(
         seconds=seconds,
         wall=sum(record.seconds for record in records),
-        steps=sum(len(record.accept_lengths) for record in records),
+        steps=sum(record.steps for record in records),
     )
 
 

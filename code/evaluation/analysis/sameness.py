@@ -1,4 +1,7 @@
-"""Are a method's texts vanilla's, token for token? Lossless methods' are."""
+"""Are a method's texts vanilla's, token for token? Lossless methods' are.
+
+Where an engine tells no tokens, its texts are compared.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.records.runs import RunFile
+from evaluation.records.schema import Record
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,14 @@ class Sameness:
 
 def sameness(run: RunFile, base: RunFile) -> Sameness:
     """Compare every generation's tokens with those of the vanilla run."""
-    vanilla = {record.key: record.output_ids for record in base.records if record.is_whole}
+    vanilla = {record.key: _written(record) for record in base.records if record.is_whole}
     common = [r for r in run.records if r.is_whole and r.key in vanilla]
-    equal = sum(record.output_ids == vanilla[record.key] for record in common)
+    equal = sum(_written(record) == vanilla[record.key] for record in common)
     return Sameness(equal, len(common))
+
+
+def _written(record: Record) -> list[int] | str:
+    return record.output_ids or record.text
 
 
 def of_repeats(runs: Sequence[RunFile], bases: Sequence[RunFile]) -> Sameness:

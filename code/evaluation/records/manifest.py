@@ -105,7 +105,9 @@ class Manifest:
 
     @property
     def model_name(self) -> str:
-        """The checkpoint's folder or hub name, for people."""
+        """The checkpoint's folder or hub name, for people; of an engine, what it serves."""
+        if engine := self.data.get("engine"):
+            return f"{engine['model']} on {engine['name']} {engine['version']}".rstrip()
         folder = Path(self.model_folder)
         return (folder.parent if folder.name == "target" else folder).name
 

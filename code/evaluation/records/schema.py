@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import UserError
 
-SCHEMA = 5
+SCHEMA = 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: ("reference_answer", "final_answer"),
     3: (
@@ -30,9 +30,10 @@ ADDED: dict[int, tuple[str, ...]] = {
     ),
     4: ("origin", "prompt_ids", "target_topk"),
     5: ("batch", "latency"),
+    6: ("target_forwards", "first_token_time", "retries"),
 }
 """Fields by the schema that brought them; append only, so that old files stay readable."""
-ORIGINS = ("run", "replay")
+ORIGINS = ("run", "replay", "engine")
 UNNEEDED = "unneeded"
 """`finish_reason` of a generation that its paradigm called off, under way or before it began."""
 WOULD_COME_AGAIN = ("worker died", "context:")
@@ -105,7 +106,8 @@ class Record:
     gpu_throttle: list[str] = field(default_factory=list)
     """What held the GPU's clock down at the end, where NVML tells."""
     origin: str = "run"
-    """'run', or 'replay': a recorded text that a drafter went along, without times of a target."""
+    """'run'; 'replay': a recorded text that a drafter went along, without times of a target; or
+    'engine': a server's reply, of which tokens and steps are known as far as it tells."""
     prompt_ids: list[int] = field(default_factory=list)
     """Empty where they are not known: in a failed generation, and before schema 4."""
     target_topk: str | None = None
@@ -115,11 +117,34 @@ class Record:
     equally, so that their sum is the group's time, once."""
     latency: float | None = None
     """Seconds from the group's beginning to this generation's end."""
+    target_forwards: int | None = None
+    """Of an engine's generation whose steps are not known one by one: the target's forwards behind
+    the prefill; None where the engine does not tell."""
+    first_token_time: float | None = None
+    """Of an engine's generation: seconds from the request to its first token."""
+    retries: int = 0
+    """Requests to an engine that failed before the one that is recorded."""
     schema: int = SCHEMA
 
     @property
     def is_replay(self) -> bool:
         return self.origin == "replay"
+
+    @property
+    def is_of_engine(self) -> bool:
+        return self.origin == "engine"
+
+    @property
+    def steps(self) -> int:
+        """Target forwards behind the prefill; 0 where they are not known."""
+        return len(self.accept_lengths) or self.target_forwards or 0
+
+    @property
+    def emitted(self) -> int:
+        """Tokens of these; 0 where they are not known."""
+        if self.accept_lengths or not self.target_forwards:
+            return sum(self.accept_lengths)
+        return self.tokens - 1
 
     @property
     def failed(self) -> bool:
@@ -297,6 +322,13 @@ def _check_numbers(record: Record, where: str) -> None:
 
 def _check_counts(record: Record, where: str) -> None:
     """Numbers that say the same thing must agree: tokens, steps."""
+    if record.is_of_engine and not record.accept_lengths:
+        if record.output_ids and len(record.output_ids) != record.new_tokens:
+            raise UserError(
+                f"{where}: new_tokens is {record.new_tokens}, output_ids are"
+                f" {len(record.output_ids)}: they must agree"
+            )
+        return
     tokens, steps = len(record.output_ids), len(record.accept_lengths)
     emitted = 1 + sum(record.accept_lengths)  # the first token comes from the prefill
     if record.new_tokens != tokens or tokens != emitted:

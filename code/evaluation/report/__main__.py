@@ -23,6 +23,7 @@ from evaluation.analysis.results import SettingResult, setting_result
 from evaluation.analysis.scores_file import mean_scores
 from evaluation.analysis.together import Point, conclusions, has_several, points_of
 from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.records.audits import find_audits
 from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
 from evaluation.report import (
@@ -41,6 +42,7 @@ from model.errors import UserError
 SUFFIX = {"plain": "txt", "markdown": "md", "latex": "tex"}
 FEWEST_SPOKES = 3
 MACHINE = "This machine"
+AUDIT_HEADER = ("check", "verdict", "found")
 REPLAY_FIGURES: dict[str, Callable[[Sequence[ReplaySummary]], Figure]] = {
     "replay_mat": replay_figures.bounded_mat,
     "replay_nodes": replay_figures.mat_against_nodes,
@@ -235,6 +237,9 @@ def main() -> int:
         measured = replay_tables.beside_measured(replay, costs, settings)
         tabulated[replay.title] = [*replay_tables.of_replay(replay, costs), *measured]
     tabulated |= tables_together(points)
+    for folder in args.folders:
+        for audit in find_audits(folder):
+            tabulated[audit.title] = [Table("verdicts", AUDIT_HEADER, list(audit.lines))]
     if curve:
         tabulated[MACHINE] = [tables.cost_curve(curve)]
     without_noise = [result.title for result in results if not result.noise]

@@ -110,17 +110,22 @@ def beside_measured(
     costs: Costs | None,
     settings: Sequence[tuple[Setting, SettingResult]],
 ) -> list[Table]:
-    """Predicted speed-ups beside those of real runs of the same setting; none without any."""
+    """Acceptance, and where costs are known predicted speed-ups, beside those of real runs of the
+    same setting, ours or an engine's; none without any.
+    """
     rows = []
     own = Setting(summary.paradigm, summary.temperature, summary.model)
     for setting, result in settings:
-        if setting != own or costs is None:
+        if setting.alone != own:
             continue
         for measured in result.methods:
             method = summary.methods.get(measured.name)
             if method is None:
                 continue
-            predicted, low, high = price(method.tally.of_questions(), costs.of)
+            predicted, interval = NAN, UNKNOWN
+            if costs:
+                predicted, low, high = price(method.tally.of_questions(), costs.of)
+                interval = _interval(predicted, low, high)
             steps = mat(method.tally.of_questions()).steps
             up = measured.speed.speed_up
             rows.append(
@@ -128,13 +133,13 @@ def beside_measured(
                     measured.name,
                     number(steps.mat),
                     number(measured.speed.mat),
-                    _interval(predicted, low, high),
+                    interval,
                     with_interval(up),
-                    percent(predicted / up.ratio - 1) if up else UNKNOWN,
+                    percent(predicted / up.ratio - 1) if up and costs else UNKNOWN,
                 ]
             )
     header = ("method", "MAT replayed", "MAT measured", "predicted", "measured", "difference")
-    return [Table("Predicted beside measured", header, rows)] if rows else []
+    return [Table("Replayed beside measured", header, rows)] if rows else []
 
 
 def bounds(summary: ReplaySummary) -> Table:

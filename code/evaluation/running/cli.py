@@ -103,9 +103,13 @@ def launcher_parser(names: tuple[str, ...], description: str = "") -> Parser:
         help = f"one of {known}, sam[METHOD]; for several see --methods"
         parser.add_argument("--method", default=method, help=help)
     add_model_flags(parser.add_argument_group("model"))
-    _add_question_flags(parser.add_argument_group("questions"))
-    _add_generation_flags(parser.add_argument_group("generation"))
-    _add_paradigm_flags(parser.add_argument_group("paradigm"))
+    add_question_flags(parser.add_argument_group("questions"))
+    generation = parser.add_argument_group("generation")
+    add_generation_flags(generation)
+    _add_thinking_flag(generation)
+    paradigm = parser.add_argument_group("paradigm")
+    add_paradigm_flags(paradigm)
+    _add_parallel_flags(paradigm)
     _add_drafting_flags(parser.add_argument_group("drafting"))
     _add_output_flags(parser.add_argument_group("records"))
     if names:
@@ -152,7 +156,8 @@ def add_model_flags(group: Any) -> None:
     )
 
 
-def _add_question_flags(group: Any) -> None:
+def add_question_flags(group: Any) -> None:
+    """Which questions are asked."""
     group.add_argument(
         "--bench-name",
         help="a task, or a folder of data/ with a question file; default: the name of"
@@ -186,7 +191,8 @@ def _add_question_flags(group: Any) -> None:
     )
 
 
-def _add_generation_flags(group: Any) -> None:
+def add_generation_flags(group: Any) -> None:
+    """Budget, sampling, seed."""
     group.add_argument(
         "--max-new-tokens", type=int, default=1024, help="token budget of one generation"
     )
@@ -202,6 +208,9 @@ def _add_generation_flags(group: Any) -> None:
         help="sample from the nucleus of this mass; 0 or 1: from all",
     )
     group.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts")
+
+
+def _add_thinking_flag(group: Any) -> None:
     group.add_argument(
         "--thinking-budget",
         default="0.8",
@@ -209,12 +218,17 @@ def _add_generation_flags(group: Any) -> None:
     )
 
 
-def _add_paradigm_flags(group: Any) -> None:
+def add_paradigm_flags(group: Any) -> None:
+    """How a question is asked several times."""
     known = ", ".join(paradigms.names())
     group.add_argument("--paradigm", help=f"one of {known}; default multi_round")
     group.add_argument("--think-twice", action="store_true", help="same as --paradigm multi_round")
     group.add_argument("--BON", action="store_true", help="same as --paradigm best_of_n")
     group.add_argument("--num-choices", type=int, default=1, help="repeats of the whole paradigm")
+    add_options(group, [paradigms.load(name).Config for name in paradigms.names()])
+
+
+def _add_parallel_flags(group: Any) -> None:
     group.add_argument(
         "--parallel",
         type=parallel,
@@ -229,7 +243,6 @@ def _add_paradigm_flags(group: Any) -> None:
         help="most nodes of one forward, shared by the samples under way: equally, or, where a"
         " method knows how likely its nodes are, the likeliest of all of them",
     )
-    add_options(group, [paradigms.load(name).Config for name in paradigms.names()])
 
 
 def _add_drafting_flags(group: Any) -> None:
@@ -335,7 +348,6 @@ def spec_of(
 
     `suffix` is appended to a given --model-id.
     """
-    paradigm = chosen_paradigm(args)
     model_id = f"{Path(args.model_path).name}-{name}-temperature-{args.temperature:g}"
     if args.model_id:
         model_id = args.model_id + suffix
@@ -345,34 +357,15 @@ def spec_of(
         answer_file = answer_file and answer_file.replace("{method}", method)
     return RunSpec(
         model=model_spec(args),
-        questions=QuestionsSpec(
-            bench=args.bench_name or bench_of(args.question_file),
-            question_file=args.question_file,
-            subset=args.subset,
-            allow_special=args.allow_special,
-            answer_instruction=args.answer_instruction,
-            begin=args.question_begin,
-            end=args.question_end,
-        ),
+        questions=questions_spec(args),
         method=MethodSpec(
             name=name,
             configs=method_configs(name, args),
             memory_scope=args.memory_scope,
             max_nodes=args.max_nodes,
         ),
-        paradigm=ParadigmSpec(
-            name=paradigm,
-            config=config_from(paradigms.load(paradigm).Config, args),
-            num_choices=args.num_choices,
-        ),
-        generation=GenerationSpec(
-            max_new_tokens=args.max_new_tokens,
-            temperature=args.temperature,
-            sampling_top_k=args.sampling_top_k,
-            sampling_top_p=args.sampling_top_p or 1.0,
-            seed=args.seed,
-            thinking_budget=thinking_budget(args.thinking_budget),
-        ),
+        paradigm=paradigm_spec(args),
+        generation=generation_spec(args, thinking_budget(args.thinking_budget)),
         model_id=model_id,
         workers=WorkersSpec(
             workers=args.workers,
@@ -385,6 +378,38 @@ def spec_of(
         record_topk=args.record_topk,
         parallel=args.parallel,
         max_rows=args.max_rows,
+    )
+
+
+def questions_spec(args: argparse.Namespace) -> QuestionsSpec:
+    """Of the flags of `add_question_flags`."""
+    return QuestionsSpec(
+        bench=args.bench_name or bench_of(args.question_file),
+        question_file=args.question_file,
+        subset=args.subset,
+        allow_special=args.allow_special,
+        answer_instruction=args.answer_instruction,
+        begin=args.question_begin,
+        end=args.question_end,
+    )
+
+
+def paradigm_spec(args: argparse.Namespace) -> ParadigmSpec:
+    """Of the flags of `add_paradigm_flags`."""
+    name = chosen_paradigm(args)
+    config = config_from(paradigms.load(name).Config, args)
+    return ParadigmSpec(name=name, config=config, num_choices=args.num_choices)
+
+
+def generation_spec(args: argparse.Namespace, budget: float | None) -> GenerationSpec:
+    """Of the flags of `add_generation_flags`, with a thinking budget."""
+    return GenerationSpec(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        sampling_top_k=args.sampling_top_k,
+        sampling_top_p=args.sampling_top_p or 1.0,
+        seed=args.seed,
+        thinking_budget=budget,
     )
 
 

@@ -31,7 +31,7 @@ def finished_record(
     key = GenerationKey(request.choice, request.sample, request.round)
     times = generation.times
     return Record(
-        **_identity(spec, question, key),
+        **identity(spec, question, key),
         **_prompt(request),
         finish_reason=generation.finish_reason,
         output_ids=generation.output_ids,
@@ -72,7 +72,7 @@ def failed_record(
 ) -> Record:
     """Of a generation that yielded none; `request` is not known where its worker died."""
     return Record(
-        **_identity(spec, question, key),
+        **identity(spec, question, key),
         **_prompt(request),
         finish_reason="failed",
         output_ids=[],
@@ -95,7 +95,7 @@ def failed_record(
 
 
 def unneeded_record(
-    spec: RunSpec, question: Question, key: GenerationKey, request: Request
+    spec: RunSpec, question: Question, key: GenerationKey, request: Request | None = None
 ) -> Record:
     """Of a generation that was called off before it began: no tokens in no time."""
     failed = failed_record(spec, question, key, "", request)
@@ -113,7 +113,7 @@ def unneeded_record(
     )
 
 
-def _identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str, Any]:
+def identity(spec: RunSpec, question: Question, key: GenerationKey) -> dict[str, Any]:
     """Which generation of which run."""
     return {
         "question_id": question.id,
