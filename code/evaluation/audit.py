@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +25,7 @@ from evaluation.command import Parser, at_least, real, run_command, summary
 from evaluation.records.audits import AUDIT_FILE
 from evaluation.records.writer import write_atomically
 from evaluation.report.formatting import Table
+from evaluation.running.progress import bar
 from evaluation.serving.asking import answer_of
 from evaluation.serving.audit import BREAKS, Audit, Finding, Reference, ServerSource, Source
 from evaluation.serving.client import Client, Patience, Reply
@@ -54,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.concurrency,
         lambda question, text: _is_right(task, question, text, args.end_think),
     )
-    print(f"{source.name} against {against.name} ...", file=sys.stderr)
-    findings = audit.findings()
+    print(f"{source.name} against {against.name}", file=sys.stderr)
+    progress = bar("audit", audit.requests, 0, unit="request")
+    try:
+        findings = replace(audit, on_reply=lambda: progress.update(1)).findings()
+    finally:
+        progress.close()
     rows = [(found.check, found.verdict, found.detail) for found in findings]
     print(Table("", HEADER, rows).text())
     file = args.out / AUDIT_FILE

@@ -2,6 +2,7 @@
 
     python -m evaluation.engine --base-url http://127.0.0.1:8000 --method ngram \\
         --bench-name mini --paradigm best_of_n --temperature 0.6 --concurrency 4
+    python -m evaluation.engine --engine-lib vllm --model FOLDER --method vanilla
 
 `--method` names what the server was started with, `vanilla` for no speculation: a run is compared
 with the same engine's vanilla. Acceptance is recorded as far as the engine tells, converted to ours
@@ -11,8 +12,10 @@ with the same engine's vanilla. Acceptance is recorded as far as the engine tell
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from evaluation import paradigms
 from evaluation.command import Parser, at_least, real, run_command, summary
@@ -26,10 +29,10 @@ from evaluation.running.cli import (
     questions_spec,
 )
 from evaluation.running.spec import MethodSpec, ModelSpec, RunSpec
-from evaluation.serving import loop
-from evaluation.serving.asking import EngineRunner, Serving
+from evaluation.serving import engines, libraries, loop
+from evaluation.serving.asking import Asked, EngineRunner, Serving
 from evaluation.serving.client import Client, Patience
-from evaluation.serving.engines import About, recognised
+from evaluation.serving.engines import About
 from model.errors import UserError, printable
 
 AS_SERVED = "as served"
@@ -38,7 +41,11 @@ AS_SERVED = "as served"
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parse(words)
-    client = Client(args.base_url, Patience(args.timeout, args.retries))
+    client: Asked
+    if args.engine_lib:
+        client = libraries.load(args.engine_lib, args.model, args.lib_options)
+    else:
+        client = Client(args.base_url, Patience(args.timeout, args.retries))
     try:
         serving, about = connected(client, args)
         spec = spec_of(args, serving, about)
@@ -51,20 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         client.close()
 
 
-def connected(client: Client, args: argparse.Namespace) -> tuple[Serving, About]:
-    """The server, and what it says of itself; raises UserError for a model it does not serve."""
+def connected(client: Asked, args: argparse.Namespace) -> tuple[Serving, About]:
+    """Who is asked, and what it says of itself; raises UserError for a model it does not serve."""
+    if isinstance(client, libraries.Library):
+        engine, about = engines.load(client.engine), client.about()
+        _tell(engine, about, args.model)
+        return Serving(client, engine, args.model, False, args.end_think), about
     models = client.models()
     model = args.model or models[0]
     if model not in models or (len(models) > 1 and not args.model):
         raise UserError(f"--model is what {client.base_url} serves: {printable(', '.join(models))}")
-    engine, about = recognised(client)
-    settings = ", ".join(f"{name} {value}" for name, value in about.settings.items())
-    print(
-        f"engine: {engine.name} {printable(about.version)}, model {printable(model)}"
-        + (f"; {printable(settings)}" if settings else ""),
-        file=sys.stderr,
-    )
+    engine, about = engines.recognised(client)
+    _tell(engine, about, model)
     return Serving(client, engine, model, args.stream, args.end_think), about
+
+
+def _tell(engine: engines.Engine, about: About, model: str) -> None:
+    settings = ", ".join(f"{name} {value}" for name, value in about.settings.items())
+    words = f"engine: {engine.name} {about.version}, model {model}"
+    print(printable(f"{words}; {settings}" if settings else words), file=sys.stderr)
 
 
 def spec_of(args: argparse.Namespace, serving: Serving, about: About) -> RunSpec:
@@ -90,11 +102,21 @@ def spec_of(args: argparse.Namespace, serving: Serving, about: About) -> RunSpec
 
 def add_server_flags(group: argparse._ArgumentGroup) -> None:
     """Of every command that asks a server."""
-    group.add_argument("--model", help="name it serves the model by; default: the only one")
+    group.add_argument(
+        "--model", help="name it serves the model by, default the only one; of a library its path"
+    )
     group.add_argument(
         "--timeout", type=real, default=600, help="seconds without a word from the server"
     )
     group.add_argument("--retries", type=int, default=4, help="tries after one that failed")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A flag's JSON object."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -104,7 +126,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     server = parser.add_argument_group("server")
-    server.add_argument("--base-url", required=True, help="its address, without /v1")
+    where = server.add_mutually_exclusive_group(required=True)
+    where.add_argument("--base-url", help="its address, without /v1")
+    where.add_argument(
+        "--engine-lib", metavar="NAME", help=f"no server, a library: {', '.join(libraries.names())}"
+    )
+    server.add_argument(
+        "--lib-options",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="""what the library is made with, as in '{"speculative_config": {...}}'""",
+    )
     add_server_flags(server)
     server.add_argument(
         "--method", required=True, help="what it was started with: vanilla, ngram, eagle3, ..."
@@ -134,6 +167,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     at_least(args, 1, "concurrency")
     at_least(args, 0, "retries", "warmup")
+    if args.engine_lib and not args.model:
+        raise UserError("--engine-lib needs --model: the checkpoint's folder or hub id")
     if args.timeout <= 0:
         raise UserError(f"--timeout must be above 0, not {args.timeout:g}")
     return args

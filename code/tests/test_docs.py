@@ -275,6 +275,34 @@ def spectts_commands(shop: Shop, command: str) -> None:
     assert command.split()[1] in spectts.COMMANDS
 
 
+def spectts_flags(shop: Shop, command: str) -> None:
+    """A command that asks a server, or is one: every flag it names is there."""
+    name, *words = shlex.split(command)[1:]
+    said = help_of(("python", "-m", spectts.COMMANDS[name].module))
+    assert not [word for word in words if word.startswith("--") and word not in said]
+
+
+def served_library(shop: Shop, command: str) -> None:
+    """In vLLM's environment; here its flags."""
+    spectts_flags(shop, "spectts " + command.split("-m evaluation.")[1])
+
+
+def engine_scripts(shop: Shop, command: str) -> None:
+    """A dry run: a server for every method, and what asks it."""
+    environment, words = {"DRY_RUN": "1", "EXTRAS": "test,ray", "METHODS": "vanilla ngram sam"}, []
+    for word in shlex.split(command):
+        name, is_setting, value = word.partition("=")
+        if is_setting and not words:
+            environment[name] = value
+        else:
+            words.append(word.replace("code/scripts", "scripts"))
+    said = shop.run(shlex.join(words), OUT=str(shop.folder / "vllm"), **environment)
+    asked = [line for line in said.splitlines() if "evaluation.engine" in line]
+    assert len(asked) == 3 and said.count("vllm.entrypoints.openai.api_server") == 3
+    for line in asked:
+        served_library(shop, line)
+
+
 def pre_commit(shop: Shop, command: str) -> None:
     shop.run("pre-commit validate-config", ROOT)
 
@@ -317,6 +345,9 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^ray start", flags_exist),
     (r"^pip install -e \"?code\[", extras_exist),
     (r"^spectts \w+$", spectts_commands),
+    (r"^spectts (engine|audit|serve) --", spectts_flags),
+    (r"^PYTHONPATH=code python -m evaluation\.engine", served_library),
+    (r"^(?:\w+=.*)?bash (code/)?scripts/engines/vllm\.sh", engine_scripts),
     (r"^pre-commit ", pre_commit),
     (r"^(cd code|python3 -m venv \.venv|\. \.venv/bin/activate|hf auth login)$", nothing),
 ]

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -30,7 +31,7 @@ from evaluation.records.reading import read_records
 from evaluation.report import __main__ as report
 from evaluation.serving import client as client_module
 from evaluation.serving import engines
-from evaluation.serving.asking import answer_of, seed_of
+from evaluation.serving.asking import CONTEXT_WORDS, answer_of, seed_of
 from evaluation.serving.audit import BREAKS, KEEPS, UNKNOWN, same_distribution
 from evaluation.serving.client import Client, Patience, Reply, ReplyFailed
 from evaluation.serving.engines.vllm import read_counters
@@ -452,6 +453,46 @@ def test_vllm_is_recognised_by_what_it_says():
     assert (engine.name, about.version) == ("vllm", "0.32.0")
 
 
+@pytest.mark.parametrize("name", ("draft_chat_t0.json", "draft_chat_t0_stream_usage.txt"))
+def test_llama_servers_replies_are_read(name):
+    reply = recorded(f"llama_server/{name}")
+    assert reply.finish_reason == "length" and reply.new_tokens == 120
+    assert reply.text.startswith("<think>\nOkay, so I need to find what remains of 110.")
+    # 94 of 100 drafted tokens accepted: 120 - 1 - 94
+    assert engines.load("llama_server").steps(reply).forwards == 25
+
+
+def test_a_llama_server_without_a_draft_leaves_acceptance_empty():
+    reply = recorded("llama_server/none_chat_t0.json")
+    assert reply.new_tokens == 120
+    assert engines.load("llama_server").steps(reply) == engines.Steps()
+
+
+def test_llama_server_is_recognised_by_what_it_says():
+    class Recorded:
+        def get(self, path):
+            pages = {"/v1/models": "none_models.json", "/props": "draft_props.json"}
+            file = pages.get(path)
+            return json.loads((REPLIES / "llama_server" / file).read_text()) if file else None
+
+    engine, about = engines.recognised(Recorded())
+    assert engine.name == "llama_server" and about.version
+    assert about.settings == {"model": "all F32"}
+
+
+def test_llama_servers_refusal_is_for_good():
+    said = client_module._message((REPLIES / "llama_server/none_err_long_chat.json").read_text())
+    assert any(word in said for word in CONTEXT_WORDS)
+
+
+def test_every_engine_samples_from_all_tokens():
+    """Servers have defaults of their own, as the 40 likeliest tokens."""
+    for name in ("vllm", "sglang", "llama_server"):
+        asked = engines.load(name).asked({"top_p": 1.0})
+        assert asked["top_k"] <= 0 and asked["min_p"] == 0
+        assert engines.load(name).asked({"top_k": 5})["top_k"] == 5
+
+
 def test_every_engine_says_how_it_converts():
     assert engines.names()[-1] == "openai" and len(engines.names()) >= 5
     for name in engines.names():
@@ -631,3 +672,74 @@ def test_patience_ends():
         client.chat({})
     with listening(Faulty("http://127.0.0.1:9", [])) as url, pytest.raises(ReplyFailed):
         Client(url, Patience(timeout=1, retries=1)).chat({"stream": True})
+
+
+# --- a library in this process --------------------------------------------------------------------
+class FakeVllm:
+    """vLLM's Python API over our own service, as far as it is used."""
+
+    __version__ = "0.0"
+
+    def __init__(self, service):
+        self.service, self.batches, self.options = service, [], {}
+
+    def SamplingParams(self, **params):
+        return params
+
+    def LLM(self, model, **options):
+        self.options = options
+        return self
+
+    def chat(self, conversations, params, use_tqdm):
+        self.batches.append(len(conversations))
+        outputs = []
+        for messages, of_request in zip(conversations, params, strict=True):
+            body = {"messages": messages, **of_request}
+            assert (body["top_k"], body["min_p"]) == (-1, 0.0)  # all tokens
+            asked = self.service.asked(body, is_chat=True)
+            generation, _ = self.service.generate(asked)
+            spec = SimpleNamespace(
+                to_dict=lambda g=generation: {
+                    "num_spec_steps": 0,
+                    "num_accepted_draft_tokens": sum(g.accept_lengths) - len(g.accept_lengths),
+                }
+            )
+            made = SimpleNamespace(
+                text=self.service.text(generation.output_ids),
+                token_ids=generation.output_ids,
+                finish_reason=generation.finish_reason,
+                spec_decode_metrics=spec,
+            )
+            times = SimpleNamespace(first_token_latency=0.001)
+            prompt = asked.request.prompt_ids
+            outputs.append(SimpleNamespace(outputs=[made], prompt_token_ids=prompt, metrics=times))
+        return outputs
+
+
+def test_vllm_as_a_library_yields_the_same_records(loaded, vanilla_url, tmp_path, monkeypatch):
+    fake = FakeVllm(service_of(loaded, "sam"))
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    path = tmp_path / "lib.jsonl"
+    words = "--engine-lib vllm --model folder --method sam --concurrency 3".split()
+    options = ["--lib-options", '{"speculative_config": {"method": "x"}}']
+    words += [*options, "--answer-file", str(path), *RUN, *SAMPLED]
+    assert engine_command.main(words) == 0
+    _, expected = run(vanilla_url, tmp_path / "served.jsonl", *SAMPLED)
+    records = sorted(read_records(path), key=lambda record: record.key)
+    assert [r.output_ids for r in records] == [r.output_ids for r in expected]
+    assert all(0 < r.target_forwards < r.new_tokens for r in records)
+    assert max(fake.batches) > 1 and fake.options["per_request_spec_decode_metrics"] == "detailed"
+    assert read_manifest(path).data["engine"]["settings"] == {"method": "x"}
+
+
+def test_a_library_that_is_not_there_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    for flags, said in (
+        (["--engine-lib", "vllm", "--model", "x"], "vLLM is not installed in this environment"),
+        (["--engine-lib", "vllm"], "--engine-lib needs --model"),
+        (["--engine-lib", "tgi", "--model", "x"], "--engine-lib is one of vllm, not 'tgi'"),
+        (["--engine-lib", "vllm", "--model", "x", "--lib-options", "[]"], "--lib-options"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run_command(lambda flags=flags: engine_command.main([*flags, "--method", "x"]))()
+        assert stop.value.code == 2 and said in capsys.readouterr().err

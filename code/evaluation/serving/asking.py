@@ -17,6 +17,7 @@ from evaluation.running.recording import failed_record, identity, unneeded_recor
 from evaluation.running.spec import RunSpec
 from evaluation.serving.client import Client, Reply, ReplyFailed, RequestRefused, ServerGone
 from evaluation.serving.engines import Engine, Steps
+from evaluation.serving.libraries import Library
 from evaluation.serving.shares import Charge, Shares
 from evaluation.tasks import Question
 
@@ -26,11 +27,15 @@ CONTEXT_WORDS = ("context", "max_model_len", "too long", "exceed")
 NOTHING = Answer("", None)
 
 
+Asked = Client | Library
+"""Who answers requests."""
+
+
 @dataclass(frozen=True)
 class Serving:
-    """A server that is asked, and how."""
+    """Who is asked, and how."""
 
-    client: Client
+    client: Asked
     engine: Engine
     model: str
     """What it is served as."""
@@ -84,10 +89,10 @@ class EngineRunner:
             "messages": messages,
             "max_tokens": generation.max_new_tokens,
             "temperature": generation.temperature,
+            # said though it is the protocol's default: servers have their own
+            "top_p": generation.sampling_top_p,
             "seed": seed_of(generation.seed, question.id, key),
         }
-        if generation.sampling_top_p < 1:
-            body["top_p"] = generation.sampling_top_p
         if generation.sampling_top_k:
             body["top_k"] = generation.sampling_top_k
         if self.serving.is_streaming:

@@ -6,6 +6,7 @@ same checkpoint), or one twice, and yields one finding.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,7 @@ def body_of(ask: Ask, model: str) -> dict[str, Any]:
         "messages": [user(ask.text)],
         "max_tokens": ask.max_tokens,
         "temperature": ask.temperature,
+        "top_p": 1.0,
         "seed": ask.seed,
     }
     if ask.top_logprobs:
@@ -173,6 +175,7 @@ class Audit:
     concurrency: int = 1
     is_right: Callable[[Question, str], bool | None] = lambda question, text: None
     """Grades an answer; None where it cannot."""
+    on_reply: Callable[[], object] = lambda: None
 
     def findings(self) -> list[Finding]:
         """Every check, in order."""
@@ -184,9 +187,24 @@ class Audit:
             *self.samples(),
         ]
 
+    @property
+    def requests(self) -> int:
+        """How many the checks send, unless seeds are found to change nothing."""
+        questions = len(self.questions)
+        greedy, seeded = 4 * questions, 2 * SEEDS_PER_QUESTION * questions
+        return greedy + seeded + 2 * self.seeds + 2 * questions * self._samples_per_question
+
+    @property
+    def _samples_per_question(self) -> int:
+        return max(1, self.seeds // (4 * len(self.questions)))
+
     def _asked(self, source: Source, asks: Sequence[Ask]) -> list[Reply]:
+        replies = []
         with ThreadPoolExecutor(self.concurrency) as threads:
-            return list(threads.map(source.ask, asks))
+            for reply in threads.map(source.ask, asks):
+                replies.append(reply)
+                self.on_reply()
+        return replies
 
     def _greedy_asks(self, top_logprobs: int = 0) -> list[Ask]:
         asks = []
@@ -264,10 +282,9 @@ class Audit:
 
     def samples(self) -> list[Finding]:
         """Lengths and accuracy of sampled texts: equal in distribution?"""
-        per_question = max(1, self.seeds // (4 * len(self.questions)))
         asks, asked_of = [], []
         for question in self.questions:
-            for seed in range(per_question):
+            for seed in range(self._samples_per_question):
                 asks.append(Ask(question.text, seed, self.temperature, self.max_tokens))
                 asked_of.append(question)
         lengths, right = [], []
@@ -341,7 +358,10 @@ def _difference(check: str, a: Sequence[float], b: Sequence[float]) -> Finding:
     detail = f"{mean(a):.2f} against {mean(b):.2f}, {len(a)} each"
     if np.var(a) == np.var(b) == 0:
         return Finding(check, KEEPS if difference == 0 else BREAKS, detail)
-    test = stats.ttest_ind(a, b, equal_var=False)
+    with warnings.catch_warnings():
+        # samples that all have one length: their variance is 0 to the last digit
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(0.95)
     detail += f"; difference {difference:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
     return Finding(check, BREAKS if test.pvalue < LEVEL else KEEPS, detail)

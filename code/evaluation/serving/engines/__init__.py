@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from evaluation.serving.client import Client, Reply
 
@@ -40,6 +40,14 @@ class About:
     """Of its speculation, and whatever else decides its replies."""
 
 
+class Pages(Protocol):
+    """Whose pages can be read."""
+
+    def get(self, path: str) -> Any:
+        """None where there is no such page."""
+        ...
+
+
 class Engine:
     """Speaks one engine's dialect."""
 
@@ -59,7 +67,7 @@ class Engine:
         """Of one reply."""
         return Steps()
 
-    def counters(self, client: Client) -> dict[str, float]:
+    def counters(self, client: Pages) -> dict[str, float]:
         """Counts of the whole server, to be compared before and after; empty where it has none."""
         return {}
 

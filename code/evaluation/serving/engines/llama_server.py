@@ -10,6 +10,9 @@ from typing import Any
 from evaluation.serving.client import Client, Reply
 from evaluation.serving.engines import About, Engine, Steps, forwards_of
 
+ALL_TOKENS = {"top_k": 0, "min_p": 0.0}
+"""Sampling from all tokens: its own defaults are the 40 likeliest above a twentieth of the best."""
+
 
 class LlamaServer(Engine):
     name = "llama_server"
@@ -19,16 +22,11 @@ class LlamaServer(Engine):
         told = client.get("/props")
         if not isinstance(told, dict) or "default_generation_settings" not in told:
             return None
-        defaults = told["default_generation_settings"]
-        params = defaults.get("params", defaults)
-        settings = {}
-        for name, value in params.items():
-            if name.startswith("speculative"):
-                settings[name] = value
-        return About(str(told.get("build_info", "")), settings)
+        # of its speculation it says nothing true: with a draft model too its type is "none"
+        return About(str(told.get("build_info", "")), {"model": told.get("model_ftype")})
 
     def asked(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "timings_per_token": True}
+        return {**ALL_TOKENS, **body, "timings_per_token": True, "cache_prompt": False}
 
     def steps(self, reply: Reply) -> Steps:
         timings = reply.extra.get("timings") or {}

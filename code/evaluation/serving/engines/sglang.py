@@ -12,6 +12,8 @@ from evaluation.serving.client import Client, Reply
 from evaluation.serving.engines import About, Engine, Steps
 
 SETTINGS = "speculative"
+ALL_TOKENS = {"top_k": -1, "min_p": 0.0}
+"""Sampling from all tokens: where nothing is said the model's generation_config.json decides."""
 
 
 class Sglang(Engine):
@@ -32,7 +34,12 @@ class Sglang(Engine):
         return About(str(told["version"]), settings)
 
     def asked(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "return_spec_tokens_details": True, "skip_special_tokens": False}
+        return {
+            **ALL_TOKENS,
+            **body,
+            "return_spec_tokens_details": True,
+            "skip_special_tokens": False,
+        }
 
     def steps(self, reply: Reply) -> Steps:
         details = (reply.extra.get("sglext") or {}).get("spec_tokens_details")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.serving.client import Client, Reply
-from evaluation.serving.engines import About, Engine, Steps, forwards_of
+from evaluation.serving.engines import About, Engine, Pages, Steps, forwards_of
 
 COUNTERS = {
     "drafts": "vllm:spec_decode_num_drafts_total",
@@ -21,6 +21,8 @@ COUNTERS = {
 }
 PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 OWNER = "vllm"
+ALL_TOKENS = {"top_k": -1, "min_p": 0.0}
+"""Sampling from all tokens: where nothing is said the model's generation_config.json decides."""
 
 
 class Vllm(Engine):
@@ -40,7 +42,7 @@ class Vllm(Engine):
 
     def asked(self, body: dict[str, Any]) -> dict[str, Any]:
         # without the markers of thinking nobody knows where the answer begins
-        return {**body, "return_token_ids": True, "skip_special_tokens": False}
+        return {**ALL_TOKENS, **body, "return_token_ids": True, "skip_special_tokens": False}
 
     def steps(self, reply: Reply) -> Steps:
         told = (reply.extra.get("metrics") or {}).get("speculative_decoding")
@@ -50,7 +52,7 @@ class Vllm(Engine):
         accepted = int(told["num_accepted_draft_tokens"])
         return Steps(forwards_of(reply.new_tokens, accepted, least))
 
-    def counters(self, client: Client) -> dict[str, float]:
+    def counters(self, client: Pages) -> dict[str, float]:
         text = client.get("/metrics")
         return read_counters(text) if isinstance(text, str) else {}
 
