@@ -19,7 +19,6 @@ from typing import Any
 
 from evaluation import paradigms
 from evaluation.command import Parser, at_least, real, run_command, summary
-from evaluation.running.build import load_questions
 from evaluation.running.cli import (
     add_generation_flags,
     add_paradigm_flags,
@@ -28,6 +27,7 @@ from evaluation.running.cli import (
     paradigm_spec,
     questions_spec,
 )
+from evaluation.running.questions import load_questions
 from evaluation.running.spec import MethodSpec, ModelSpec, RunSpec
 from evaluation.serving import engines, libraries, loop
 from evaluation.serving.asking import Asked, EngineRunner, Serving

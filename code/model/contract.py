@@ -48,6 +48,8 @@ class Needs:
     node (Token Recycling)."""
     learns_from_rejected: bool = False
     """Does it learn from these at rejected nodes too?"""
+    carries_distribution: bool = False
+    """May a draft hold the distribution it was drawn from (`Draft.probabilities`)?"""
     gives_chances: bool = False
     """Do all its drafts say how likely each node is (`Draft.chances`), without extra nodes? Then
     the rows of a step go to the likeliest nodes of all texts."""

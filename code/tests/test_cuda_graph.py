@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation import inference
+from evaluation.running import runner
 from model import methods
 from model.contract import Draft, Request
 from model.eagle3.graph import DraftGraph
@@ -497,6 +499,7 @@ class Streams:
 
     def __init__(self, is_lost: bool) -> None:
         self.is_lost, self.stream = is_lost, "capturing"
+        self.left: list[tuple] = []
 
     def install(self, monkeypatch) -> None:
         class Stream:
@@ -510,6 +513,12 @@ class Streams:
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
         monkeypatch.setattr(torch.cuda, "set_stream", self.set_stream)
         monkeypatch.setattr(torch.cuda, "synchronize", self.synchronize)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "a new pool")
+        ended, released = "_cuda_endAllocateToPool", "_cuda_releasePool"
+        monkeypatch.setattr(torch.cuda.memory, ended, lambda *at: self.left.append((ended, *at)))
+        monkeypatch.setattr(
+            torch.cuda.memory, released, lambda *at: self.left.append((released, *at))
+        )
 
     @contextlib.contextmanager
     def graph(self, *_, **__):
@@ -540,6 +549,9 @@ def test_a_capture_that_fails_says_why_and_comes_back(is_lost, monkeypatch):
     with pytest.raises(expected, match="no kernel") as raised:
         capturing.capture(body, torch.device("cpu"))
     assert streams.stream == "before" and gc.isenabled()
+    if not is_lost:  # the allocator is as before: the next capture works
+        calls = ("_cuda_endAllocateToPool", "_cuda_releasePool")
+        assert streams.left == [(call, 0, "a new pool") for call in calls]
     if is_lost:
         assert "cpu answers no longer (ValueError: no kernel)" in str(raised.value)
 
@@ -636,3 +648,24 @@ def test_rows_of_several_slots_are_moved_together():
     expected[0] = numbers[0, [10, 12, 15]]
     expected[2, :2] = numbers[2, [11, 13]]
     assert graphed.engine == "cuda_graph" and torch.equal(kept, expected)
+
+
+@pytest.mark.parametrize("mode", ("coupled", "rejection"))
+def test_whatever_a_draft_model_needs_is_recorded_ahead(mode, monkeypatch, tmp_path):
+    """Rejection sampling: some steps the forward draws for, after others it must not."""
+    path = tmp_path / "r.jsonl"
+    words = "--method sps --model-path mini --engine cuda_graph --temperature 0.8 --warmup 0"
+    flags = "--question-end 1 --max-new-tokens 12 --max-nodes 4 --rounds 1 --threads 1"
+    made, running = [], []
+    real = runner.generate
+    monkeypatch.setattr(runner, "generate", lambda *args: running.append(1) or real(*args))
+    captured = CudaGraph._differs
+    monkeypatch.setattr(
+        CudaGraph,
+        "_differs",
+        lambda self, *args: made.append(len(running)) or captured(self, *args),
+    )
+    inference.main_for(
+        None, [*words.split(), *flags.split(), "--sps-mode", mode, "--answer-file", str(path)]
+    )
+    assert running and made and not any(made)

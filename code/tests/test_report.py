@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ from scipy import stats
 from evaluation import leaderboard, speed
 from evaluation import redundancy as redundancy_command
 from evaluation.analysis import acceptance, metrics, redundancy, verdicts
+from evaluation.analysis.answer import answer
 from evaluation.analysis.comparison import gather
+from evaluation.analysis.sameness import Sameness
+from evaluation.analysis.scores_file import Scores
+from evaluation.analysis.verdicts import PairVerdict
 from evaluation.records.manifest import Manifest
 from evaluation.records.runs import find_runs
 from evaluation.records.totals import Total, by_question
@@ -551,9 +556,20 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
-        browser.get((tmp_path / "report" / "report.html").as_uri())
+        page = (tmp_path / "report" / "report.html").as_uri()
+        narrow = tmp_path / "narrow.html"
+        frame = f"<iframe src='{page}' style='width: 380px; height: 900px; border: 0'></iframe>"
+        narrow.write_text(frame)
+        browser.get(narrow.as_uri())
+        browser.switch_to.frame(0)
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 380
+        browser.get(page)
         assert len(browser.find_elements(By.CSS_SELECTOR, "figure svg")) == 8
-        assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 9
+        assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 10
+        sentence = browser.find_element(By.CSS_SELECTOR, ".sentence").text
+        assert "vanilla" in sentence and sentence.endswith(".")
+        first = browser.find_element(By.CSS_SELECTOR, ".answer tbody tr")
+        assert first.find_elements(By.CSS_SELECTOR, ".track i")
         assert len(browser.find_elements(By.CSS_SELECTOR, ".column")) == 2
         assert browser.find_elements(By.CSS_SELECTOR, ".step.now") == []
         for _ in range(3):
@@ -586,3 +602,55 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
         )
     finally:
         browser.quit()
+
+
+# --- the answer at the top ------------------------------------------------------------------------
+def shown_method(name, ratio=None, low=None, high=None, outcome=None, same=(8, 8), **health):
+    up = verdict = None
+    if ratio:
+        up = SimpleNamespace(ratio=ratio, low=low, high=high)
+        verdict = SimpleNamespace(against_b=outcome, outcome=outcome)
+    speed = SimpleNamespace(
+        speed_up=up,
+        verdict=None if name == "vanilla" else verdict,
+        doubt=health.pop("doubt", ""),
+        same=Sameness(*same),
+        questions=8,
+        step=SimpleNamespace(is_in_turn=True),
+    )
+    counts = {"failed": 0, "cut": 0, "looping": 0, "generations": 8, "peak_memory": 0, **health}
+    return SimpleNamespace(name=name, speed=speed, health=SimpleNamespace(**counts))
+
+
+def shown_setting(*methods, pairs=(), has_vanilla=True):
+    return SimpleNamespace(title="t", methods=methods, pairs=pairs, has_vanilla=has_vanilla)
+
+
+def test_the_answer_is_made_from_the_verdicts():
+    vanilla = shown_method("vanilla", 1.0, 1.0, 1.0)
+    sam = shown_method("sam", 3.0, 2.6, 3.4, "faster")
+    sps = shown_method("sps", 2.9, 2.4, 3.3, "faster")
+    pld = shown_method("pld", 1.4, 1.2, 1.6, "faster", cut=3, doubt="a step would cost 0.4")
+    tie = PairVerdict("sam", "sps", 1.03, 0.9, 1.2, 0.1, 8)
+    won = PairVerdict("sam", "pld", 2.1, 1.9, 2.2, 0.1, 8)
+    result = answer(shown_setting(vanilla, pld, sps, sam, pairs=(tie, won)), {})
+    assert result.sentence == (
+        "sam is fastest: 3.00x vanilla [2.60, 3.40]; not distinguishable from sps;"
+        " all texts are vanilla's, token for token."
+    )
+    assert [row.method for row in result.rows] == ["sam", "sps", "pld", "vanilla"]
+    marks = [badge.text for badge in result.rows[2].badges]
+    assert marks == ["not believed", "3 cut"] and result.rows[2].verdict == "refused"
+
+
+def test_the_answer_says_what_is_not_known():
+    vanilla = shown_method("vanilla", 1.0, 1.0, 1.0)
+    slow = shown_method("pld", 1.1, 0.9, 1.3, "not distinguishable", same=(6, 8))
+    assert answer(shown_setting(vanilla, slow), {}).sentence == (
+        "No method is shown to be faster than vanilla; the best, pld, is 1.10x vanilla"
+        " [0.90, 1.30] (not distinguishable); texts that are not vanilla's: pld (2 of 8)."
+    )
+    assert "no vanilla run" in answer(shown_setting(slow, has_vanilla=False), {}).sentence
+    assert "no method that shares" in answer(shown_setting(vanilla), {}).sentence
+    scored = answer(shown_setting(vanilla), {"vanilla": Scores(0.5, 3.0)})
+    assert (scored.rows[0].accuracy, scored.rows[0].cost) == (0.5, 3.0)

@@ -471,13 +471,46 @@ def test_a_llama_server_without_a_draft_leaves_acceptance_empty():
 def test_llama_server_is_recognised_by_what_it_says():
     class Recorded:
         def get(self, path):
-            pages = {"/v1/models": "none_models.json", "/props": "draft_props.json"}
+            pages = {"/props": "draft_props.json", "/slots": "draft_slots.json"}
+            pages["/v1/models"] = "none_models.json"
             file = pages.get(path)
             return json.loads((REPLIES / "llama_server" / file).read_text()) if file else None
 
     engine, about = engines.recognised(Recorded())
     assert engine.name == "llama_server" and about.version
-    assert about.settings == {"model": "all F32"}
+    assert about.settings == {"model": "all F32", "speculative": True}
+
+
+@pytest.mark.parametrize("name", ("sglang_chat_spec.json", "sglang_chat_spec_stream.txt"))
+def test_sglangs_replies_are_read(name):
+    reply = recorded(f"sglang/{name}")
+    engine = engines.load("sglang")
+    assert reply.finish_reason and reply.new_tokens
+    told = reply.extra["sglext"]["spec_tokens_details"]
+    assert engine.steps(reply).forwards == told["spec_verify_ct"] > 0
+    length = reply.new_tokens / told["spec_verify_ct"]
+    assert told["spec_accept_length"] == pytest.approx(length)  # the prefill's token counted
+
+
+def test_an_sglang_that_does_not_speculate_leaves_acceptance_empty():
+    assert (
+        engines.load("sglang").steps(recorded("sglang/sglang_chat_plain.json")) == engines.Steps()
+    )
+    ids = Reply(extra={"sglext": {"output_ids": [[4, 5, 6]]}})
+    assert engines.load("sglang").token_ids(ids) == [4, 5, 6]
+
+
+def test_sglang_is_recognised_by_what_it_says():
+    class Recorded:
+        def get(self, path):
+            pages = {"/server_info": "sglang_server_info.json"}
+            file = pages.get(path)
+            told = {"/v1/models": {"data": [{"id": "m", "owned_by": "sglang"}]}}
+            return json.loads((REPLIES / "sglang" / file).read_text()) if file else told.get(path)
+
+    engine, about = engines.recognised(Recorded())
+    assert engine.name == "sglang" and about.version
+    assert about.settings and all(name.startswith("speculative") for name in about.settings)
 
 
 def test_llama_servers_refusal_is_for_good():

@@ -27,6 +27,7 @@ from evaluation.records.audits import find_audits
 from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
 from evaluation.report import (
+    answers,
     definitions,
     figures,
     page,
@@ -230,6 +231,7 @@ def main() -> int:
     drawn = draw(results, accuracy, summaries, out, notices)
     drawn |= draw_together(points, out)
     traces = viewer.build(comparisons, replays, notices)
+    answered = answers.shown(results, comparisons)
     tabulated = {result.title: tables.of_setting(result) for result in results}
     costs = _costs(args.costs, curve)
     settings = _settings(results, comparisons)
@@ -247,7 +249,9 @@ def main() -> int:
     if costs and replays:
         explained += f"\npredicted of replays with {costs.title}"
     title = _title(comparisons, first)
-    html = page.render(title, tabulated, drawn, traces, notices, explained)
+    html = page.render(
+        title, answers.subtitle(comparisons), answered, tabulated, drawn, traces, notices, explained
+    )
     write_atomically(out / "report.html", html)
     suffix = SUFFIX[args.format]
     write_atomically(out / f"tables.{suffix}", tables_file(tabulated, explained, args.format))

@@ -19,8 +19,11 @@ COLOURS = {
     "suffix_eagle3": "#999933",
     "blend": "#AA4499",
     "blend_eagle3": "#661100",
+    # of engines
+    "ngram": "#44AA99",
+    "draft_model": "#4477AA",
 }
-OTHERS = ("#44AA99", "#AA4466", "#4477AA", "#228833")
+OTHERS = ("#AA4466", "#228833", "#6699CC", "#997700")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from evaluation.report.answers import ShownAnswer
 from evaluation.report.formatting import Table
 
 
@@ -88,6 +89,8 @@ CAPTIONS = {
 
 def render(
     title: str,
+    subtitle: str,
+    answers: Sequence[ShownAnswer],
     tables: Mapping[str, Sequence[Table]],
     figures: Mapping[str, str],
     viewer: Mapping[str, Any],
@@ -96,7 +99,8 @@ def render(
 ) -> str:
     """The whole page.
 
-    `tables` are by the setting's title, `figures` SVG text by name, `viewer` the viewer's data.
+    `subtitle` says what was run in a line, `answers` who is fastest, a setting each. `tables` are
+    by the setting's title, `figures` SVG text by name, `viewer` the viewer's data.
     """
     environment = Environment(
         loader=PackageLoader("evaluation.report"), autoescape=True, undefined=StrictUndefined
@@ -105,6 +109,8 @@ def render(
     package = files("evaluation.report")
     return environment.get_template("page.html.j2").render(
         title=title,
+        subtitle=subtitle,
+        answers=answers,
         tables=tables,
         figures=figures,
         captions=CAPTIONS,

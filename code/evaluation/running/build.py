@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import torch
 
-from evaluation import paradigms, tasks
+from evaluation import paradigms
 from evaluation.running.control import Control
 from evaluation.running.runner import Runner, most_together, text_positions
-from evaluation.running.spec import ModelSpec, QuestionsSpec, RunSpec
+from evaluation.running.spec import ModelSpec, RunSpec
 from evaluation.running.tuning import Tuned, tune
 from evaluation.tasks import Question
 from model import checkpoint, methods
@@ -29,18 +29,6 @@ from model.memory import CacheSize
 UNTUNED = Tuned(threads=0, max_nodes=NO_CAP)
 PROMPT_POSITIONS = 1024
 """Tokens of a prompt, for the estimate of memory before anything is loaded."""
-
-
-def load_questions(spec: QuestionsSpec) -> list[Question]:
-    """The questions asked for; raises UserError where there are none."""
-    every = tasks.load(spec.bench, spec.question_file, spec.subset)[1]
-    chosen = every[spec.begin : spec.end]
-    if not chosen:
-        raise UserError(
-            f"--question-begin {spec.begin} --question-end {spec.end} leaves none of the"
-            f" {len(every)} questions"
-        )
-    return chosen
 
 
 def resolved_model(spec: ModelSpec) -> ModelSpec:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from evaluation.records.writer import RecordWriter
 from evaluation.running import manifest
-from evaluation.running.build import build_runs, load_questions
+from evaluation.running.build import build_runs
 from evaluation.running.progress import Progress
+from evaluation.running.questions import load_questions
 from evaluation.running.resuming import remaining, report_failures, resumable
 from evaluation.running.runner import Runner
 from evaluation.running.sharing import Sharing

@@ -153,7 +153,10 @@ class Runner:
         topk = max(needs.target_topk, self.spec.record_topk)
         wanted = Wanted(feature_layers=needs.feature_layers, target_topk=topk)
         draws = generation.temperature > 0 and generation.only_temperature
-        if model.prepare(self.nodes, wanted, draws):
+        recorded = model.prepare(self.nodes, wanted, draws)
+        if draws and needs.carries_distribution:  # the forward cannot draw after such a draft
+            model.prepare(self.nodes, wanted, draws=False)
+        if recorded:
             seconds = model.backend.recording_seconds
             print(
                 f"recorded the {model.engine} engine's graphs in {seconds:.0f} s", file=sys.stderr

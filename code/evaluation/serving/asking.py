@@ -153,14 +153,17 @@ class EngineRunner:
         # the first token's part of the time that is charged
         prefill = wall * min(1.0, (reply.first_token or 0.0) / reply.seconds)
         emitted = list(steps.emitted)
-        is_whole = 1 + sum(emitted) == reply.new_tokens == len(reply.token_ids)
+        ids = self.serving.engine.token_ids(reply)
+        if len(ids) != reply.new_tokens:
+            ids = []  # some were not told: none are known then
+        is_whole = 1 + sum(emitted) == len(ids)
         return Record(
             **identity(self.spec, question, key),
             prompt_tokens=reply.prompt_tokens,
             prompt_hash=_prompt_hash(reply, ask.messages),
             prompt_ids=reply.prompt_ids,
             finish_reason="length" if reply.finish_reason == "length" else "stop",
-            output_ids=reply.token_ids,
+            output_ids=ids,
             text=answer.text,
             new_tokens=reply.new_tokens,
             forced_tokens=0,

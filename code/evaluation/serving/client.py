@@ -313,5 +313,3 @@ def _check_whole(reply: Reply) -> None:
             "the server's replies have no usage, so their tokens cannot be counted; with a stream"
             " some servers tell it only where it is not streamed: try --no-stream"
         )
-    if reply.token_ids and len(reply.token_ids) != reply.new_tokens:
-        reply.token_ids = []  # some tokens were not told: none are known then

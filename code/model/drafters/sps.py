@@ -156,7 +156,11 @@ class Sps(Drafter):
         self._length = config.sps_tokens
         self._text: list[int] = []
         is_coupled = config.sps_mode == "coupled"  # else a draft carries its distribution
-        self.needs = Needs(max_nodes=self._most + 1, gives_chances=is_coupled)
+        self.needs = Needs(
+            max_nodes=self._most + 1,
+            gives_chances=is_coupled,
+            carries_distribution=not is_coupled,
+        )
 
     def forget(self) -> None:
         self._length = self.config.sps_tokens

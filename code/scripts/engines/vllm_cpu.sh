@@ -41,5 +41,6 @@ if [ "${SUFFIX:-0}" = 1 ]; then
     PATH="$folder/bin:$PATH" CMAKE_ARGS="-DPython_EXECUTABLE=$folder/bin/python" \
         pip install -q --no-deps --no-build-isolation arctic-inference==0.1.1
 fi
-pip install -q -c "$work/constraints.txt" "numba>=0.61"   # our drafters, compiled
+# what our own code needs in there: drafters inside vLLM, and vLLM as a library
+pip install -q -c "$work/constraints.txt" "numba>=0.61" math-verify pebble filelock tqdm httpx
 "$folder/bin/python" -c "import vllm; print('vllm', vllm.__version__)"

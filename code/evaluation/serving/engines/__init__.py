@@ -67,6 +67,10 @@ class Engine:
         """Of one reply."""
         return Steps()
 
+    def token_ids(self, reply: Reply) -> list[int]:
+        """What was emitted; empty where the engine tells no ids."""
+        return reply.token_ids
+
     def counters(self, client: Pages) -> dict[str, float]:
         """Counts of the whole server, to be compared before and after; empty where it has none."""
         return {}

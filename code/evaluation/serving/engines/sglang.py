@@ -1,4 +1,4 @@
-"""SGLang: `return_spec_tokens_details` in the request, details beside the reply.
+"""SGLang (0.5.20 and newer): `return_spec_tokens_details` in the request, details beside the reply.
 
 Its accept length is completion tokens over verify steps, with the prefill's token; ours leaves
 that token out.
@@ -34,12 +34,12 @@ class Sglang(Engine):
         return About(str(told["version"]), settings)
 
     def asked(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {
-            **ALL_TOKENS,
-            **body,
-            "return_spec_tokens_details": True,
-            "skip_special_tokens": False,
-        }
+        told = {"return_spec_tokens_details": True, "return_output_ids_in_sglext": True}
+        return {**ALL_TOKENS, **body, **told, "skip_special_tokens": False}
+
+    def token_ids(self, reply: Reply) -> list[int]:
+        ids = (reply.extra.get("sglext") or {}).get("output_ids") or [[]]
+        return list(ids[0])
 
     def steps(self, reply: Reply) -> Steps:
         details = (reply.extra.get("sglext") or {}).get("spec_tokens_details")

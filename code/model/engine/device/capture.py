@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -56,13 +57,14 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream:
 def capture(
     body: Callable[[], T], device: torch.device, pool: Any = None
 ) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A CUDA graph of `body()` and what it returned.
+    """A CUDA graph of `body()` and what it returned; its memory is the pool's, or a new one's.
 
     Raises what `body` raised; the current stream is then what it was before. Raises UserError where
     the GPU answers no longer: nothing that follows would run on it either.
     """
     before, stream = torch.cuda.current_stream(device), capture_stream(device)
     graph = torch.cuda.CUDAGraph()
+    pool = pool or torch.cuda.graph_pool_handle()
     stream.wait_stream(before)
     was_collecting = gc.isenabled()
     gc.disable()  # memory freed by a collection would end the capture
@@ -76,11 +78,26 @@ def capture(
     except Exception as error:
         cause = error.__context__ or error
         _come_back(before, device, cause)
+        _leave_pool(device, pool)
         raise cause from None  # ending a broken capture raises an error of its own
     finally:
         if was_collecting:
             gc.enable()
     return graph, result
+
+
+def _leave_pool(device: torch.device, pool: Any) -> None:
+    """Have memory allocated outside the pool again after a capture failed.
+
+    PyTorch 2.11 throws before it does so itself: every later capture, and freeing memory, would run
+    into an internal check. Where it did, ending a second time is refused, and nothing is released.
+    """
+    from torch.cuda.memory import _cuda_endAllocateToPool, _cuda_releasePool
+
+    index = device.index or 0
+    with contextlib.suppress(Exception):
+        _cuda_endAllocateToPool(index, pool)
+        _cuda_releasePool(index, pool)
 
 
 def _come_back(stream: torch.cuda.Stream, device: torch.device, cause: BaseException) -> None:
