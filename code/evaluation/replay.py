@@ -145,7 +145,8 @@ def _plan(args: argparse.Namespace, corpus: Corpus) -> Plan:
         model_id=f"replay-{_name(args.traces)}",
         temperature=args.temperature,
         end_think_id=end,
-        budgets=settings.get("max_new_tokens"),
+        # an engine does not tell its stop tokens: a text ends where it was ended
+        budgets=settings.get("max_new_tokens") if manifest.stop_ids else None,
         skips_bad=args.skip_bad_lines,
         wants_bounds=args.bounds,
     )

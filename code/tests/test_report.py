@@ -562,7 +562,7 @@ def test_the_page_works_in_a_browser(monkeypatch, tmp_path):
         narrow.write_text(frame)
         browser.get(narrow.as_uri())
         browser.switch_to.frame(0)
-        assert browser.execute_script("return document.documentElement.scrollWidth") == 380
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 380
         browser.get(page)
         assert len(browser.find_elements(By.CSS_SELECTOR, "figure svg")) == 8
         assert len(browser.find_elements(By.CSS_SELECTOR, "table")) == 10
