@@ -298,7 +298,8 @@ def engine_scripts(shop: Shop, command: str) -> None:
             words.append(word.replace("code/scripts", "scripts"))
     said = shop.run(shlex.join(words), OUT=str(shop.folder / "vllm"), **environment)
     asked = [line for line in said.splitlines() if "evaluation.engine" in line]
-    assert len(asked) == 3 and said.count("vllm.entrypoints.openai.api_server") == 3
+    servers = said.count("vllm.entrypoints.openai.api_server")
+    assert len(asked) == servers == len(environment["METHODS"].split())
     for line in asked:
         served_library(shop, line)
 

@@ -16,6 +16,7 @@ from evaluation.analysis.curve import CostCurve
 from evaluation.analysis.metrics import SpeedUp
 from evaluation.analysis.redundancy import Redundancy, redundancy
 from evaluation.analysis.sameness import Sameness
+from evaluation.analysis.serving import ServingResult, serving_result
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.records.runs import RunFile
 from evaluation.records.schema import Record
@@ -214,6 +215,8 @@ class MethodResult:
     """Speed-up by category of questions; NaN where there are none in common with vanilla."""
     predicted: float | None
     """Speed-up by the machine's cost curve; None without one."""
+    serving: ServingResult | None = None
+    """What requests to an engine took; None of a run of ours."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,7 @@ def method_result(
         time=time_result(method.records),
         by_category=_by_category(comparison, method),
         predicted=curve.predicted(comparison, method) if curve else None,
+        serving=serving_result(method.records),
     )
 
 

@@ -32,7 +32,10 @@ MAT        mean accepted tokens: tokens emitted / target forwards, the bonus tok
 drafted    candidate nodes a step, the root not counted
 cost       step cost, MAT / speed-up: what a step costs in vanilla steps
 draft, verify, rest   shares of wall time; the rest is prefill, accepting and the loop; repeats of a
-           run are pooled"""
+           run are pooled
+engines    a dash where an engine does not tell. While n requests are in flight each is charged an
+           n-th of the time: tokens/s is the server's throughput. Forwards are converted to ours
+           (docs/engines.md); `together` counts requests in flight"""
 
 VERDICTS = """\
 verdict    A is faster than B where the 95 % interval of the ratio of totals (bootstrap over

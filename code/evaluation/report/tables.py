@@ -13,6 +13,7 @@ from evaluation.analysis.redundancy import Redundancy
 from evaluation.analysis.results import PHASES, MethodResult, SettingResult, SpeedResult
 from evaluation.analysis.sameness import Sameness
 from evaluation.analysis.scoring import ScoreResult
+from evaluation.analysis.serving import Spread
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
@@ -203,10 +204,51 @@ def of_setting(result: SettingResult) -> list[Table]:
         generations(result),
         positions(result),
         time(result),
+        serving(result),
         verdicts(result),
         *redundancy(result.redundancy),
     ]
     return [table for table in tables if table.rows]
+
+
+def serving(result: SettingResult) -> Table:
+    """Of engines: what requests took. No rows for runs of ours."""
+    rows = []
+    for method in result.methods:
+        served = method.serving
+        if served is None:
+            continue
+        rows.append(
+            [
+                method.name,
+                str(served.requests),
+                str(served.in_flight),
+                _milliseconds(served.first_token),
+                _milliseconds(served.per_token),
+                _seconds(served.latency),
+                str(served.retries),
+            ]
+        )
+    header = (
+        "method",
+        "requests",
+        "in flight",
+        "first token (ms)",
+        "each further token (ms)",
+        "whole reply (s)",
+        "retries",
+    )
+    return Table("Requests: median (95th percentile)", header, rows)
+
+
+def _milliseconds(spread: Spread | None) -> str:
+    if spread is None:
+        return UNKNOWN
+    return f"{1e3 * spread.median:.1f} ({1e3 * spread.tail:.1f})"
+
+
+def _seconds(spread: Spread | None) -> str:
+    return UNKNOWN if spread is None else f"{spread.median:.2f} ({spread.tail:.2f})"
 
 
 def speed_and_cost(result: SettingResult) -> Table:
