@@ -30,6 +30,7 @@ COMMANDS = {
     "replay": Command("evaluation.replay", "recorded texts through drafters, without a model"),
     "speed": Command("evaluation.speed", "the speed table of a folder of runs"),
     "score": Command("evaluation.score", "grade recorded generations"),
+    "watch": Command("evaluation.watch", "a local page of how runs get on"),
     "report": Command("evaluation.report.__main__", "one page over a folder of runs"),
     "redundancy": Command("evaluation.redundancy", "how repetitive the texts are"),
     "leaderboard": Command("evaluation.leaderboard", "one table over several machines"),

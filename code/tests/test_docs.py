@@ -329,6 +329,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^python -m evaluation\.replay data/mini", replay_records),
     (r"^python -m evaluation\.replay TRACES\.jsonl", replay),
     (r"^python -m evaluation\.leaderboard data/mini", ranked),
+    (r"^python -m evaluation\.watch data/mini", flags_exist),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.fit_tree", fit_tree),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),
