@@ -591,8 +591,18 @@ def together_in_graphs(monkeypatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("temperature", (0.0, 0.6))
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "temperature"),
+    (
+        ("vanilla", 0.6),
+        ("recycling", 0.0),  # trees, the likeliest tokens
+        ("recycling", 0.6),
+        ("lookahead", 0.6),  # extra nodes
+        ("eagle3", 0.6),  # features
+        ("sps", 0.6),  # a second model in graphs
+        ("stand", 0.6),
+    ),
+)
 def test_texts_made_together_in_graphs_are_vanillas_alone(
     method, temperature, target, artefacts, together_in_graphs
 ):
@@ -605,8 +615,7 @@ def test_texts_made_together_in_graphs_are_vanillas_alone(
         warnings.filterwarnings("error", message="engine 'cuda_graph' does not work")
         made = generate_together(graphed, drafter, requests)
     assert [text.output_ids for text in made] == texts
-    # the fifth text ends with its first token
-    assert together_in_graphs.count(4) > 3
+    assert 4 in together_in_graphs  # the fifth text ends with its first token
 
 
 def test_what_several_sequences_need_is_recorded_ahead():
