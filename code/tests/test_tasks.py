@@ -333,7 +333,9 @@ def test_dry_run_prints_the_matrix(name, methods, tmp_path):
     done = script(name, tmp_path, DRY_RUN="1", LIMIT="3", ALONE="1")
     in_turn = script(name, tmp_path, DRY_RUN="1", LIMIT="3").stdout.splitlines()
     settings = [line for line in in_turn if "evaluation.inference" in line]
-    assert len(settings) == 3 and all("--methods vanilla blend" in line for line in settings)
+    assert len(settings) == 3 and all("--methods vanilla " in line for line in settings)
+    newer = settings[0].index(" sam_eagle3 "), settings[0].index(" blend ")
+    assert newer[0] < newer[1]  # the published methods first
     lines = [x for x in done.stdout.splitlines() if "evaluation.inference" in x]
     assert len(lines) == 3 * methods, done.stderr
     assert sum("best_of_n" in x for x in lines) == methods and all(

@@ -18,6 +18,7 @@ import torch
 from model import checkpoint
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.drafting import DraftForward, Drafting, alone
+from model.engine.cache import KVCache
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
@@ -73,11 +74,13 @@ class Feed:
     draw: Draw | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Forwards:
     """The draft model's forwards: one for the texts of all sessions that want one."""
 
     model: Model
+    recorded: KVCache | None = None
+    """The cache over which graphs were recorded ahead."""
 
     def run(self, feeds: list[Feed]) -> list[Output]:
         """What follows each text, logits [1, V]; several are left to be drawn from."""
@@ -172,9 +175,11 @@ class Sps(Drafter):
 
     def reserve(self, positions: int, sessions: int = 1) -> None:
         model = self.draft_model.model
-        if model.reserve(positions + self.needs.max_nodes + 1, sessions):
+        model.reserve(positions + self.needs.max_nodes + 1, sessions)
+        if self._forwards.recorded is not model.cache:  # loading the model has made a cache already
             for draws in (False, True):
                 model.prepare(RECORDED_ROWS, Wanted(), draws)
+            self._forwards.recorded = model.cache
 
     def start(self, request: Request, prefill: Prefill) -> None:
         self._text = [*request.prompt_ids, prefill.first_token]

@@ -46,7 +46,7 @@ ROWS = (  # of each sequence, at a time
     (65, 2, 0, 0),
 )
 for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
-    for rows_of in ROWS:
+    for rows_of in ROWS if dtype == torch.float32 else ROWS[:1]:
         rows, padding = sum(rows_of), 3
         q = torch.randn(rows + padding, 4, 32).to(dtype)
         k, v = (torch.randn(rows + padding, 2, 32).to(dtype) for _ in range(2))
@@ -66,7 +66,7 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
                 *(x[own].float() for x in (q, k, v)), stored[:, slot], at, seen, 0.2
             )
             stored[:, slot, at : at + own.stop - own.start] = torch.stack([k[own], v[own]]).float()
-        for processors in (1, 9):
+        for processors in (1, 9)[: 1 + (rows == 24)]:
             written = cache.clone()
             layout = kernels.Layout(starts, slots, borders)
             out = kernels.attend_packed(q, k, v, written, layout, mask, 0.2, processors)
