@@ -29,11 +29,12 @@ from evaluation.running.progress import bar
 from evaluation.serving.asking import answer_of
 from evaluation.serving.audit import BREAKS, Audit, Finding, Reference, ServerSource, Source
 from evaluation.serving.client import Client, Patience, Reply
+from evaluation.serving.connecting import add_server_flags, chosen_model
 from evaluation.serving.engines import recognised
 from evaluation.serving.server import Service
 from evaluation.tasks import Question
 from model import checkpoint, methods
-from model.errors import UserError, printable
+from model.errors import UserError
 
 BROKEN = 3
 HEADER = ("check", "verdict", "found")
@@ -81,10 +82,7 @@ def _as_json(source: Source, against: Source, findings: Sequence[Finding]) -> st
 
 def _server(base_url: str, args: argparse.Namespace) -> ServerSource:
     client = Client(base_url, Patience(args.timeout, args.retries))
-    models = client.models()
-    model = args.model or models[0]
-    if model not in models:
-        raise UserError(f"--model is what {client.base_url} serves: {printable(', '.join(models))}")
+    model = chosen_model(client, args.model)
     engine, _ = recognised(client)
     return ServerSource(client, engine, model)
 
@@ -116,9 +114,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     other.add_argument("--reference", metavar="PATH", help="its checkpoint, run by our own engine")
     parser.add_argument("--dtype", default="float32", choices=sorted(checkpoint.DTYPES))
     parser.add_argument("--device", default="cpu", help="of the reference")
-    parser.add_argument("--model", help="name it serves the model by; default: the only one")
-    parser.add_argument("--timeout", type=real, default=600, help="seconds without a word")
-    parser.add_argument("--retries", type=int, default=4)
+    add_server_flags(parser)
     parser.add_argument("--bench-name", default="mini")
     parser.add_argument("--question-file")
     parser.add_argument("--questions", type=int, default=4, help="how many are asked")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation import paradigms
-from evaluation.command import Parser, at_least, real, run_command, summary
+from evaluation.command import Parser, at_least, run_command, summary
 from evaluation.running.cli import (
     add_generation_flags,
     add_paradigm_flags,
@@ -32,6 +32,7 @@ from evaluation.running.spec import MethodSpec, ModelSpec, RunSpec
 from evaluation.serving import engines, libraries, loop
 from evaluation.serving.asking import Asked, EngineRunner, Serving
 from evaluation.serving.client import Client, Patience
+from evaluation.serving.connecting import add_server_flags, chosen_model
 from evaluation.serving.engines import About
 from model.errors import UserError, printable
 
@@ -64,10 +65,7 @@ def connected(client: Asked, args: argparse.Namespace) -> tuple[Serving, About]:
         engine, about = engines.load(client.engine), client.about()
         _tell(engine, about, args.model)
         return Serving(client, engine, args.model, False, args.end_think), about
-    models = client.models()
-    model = args.model or models[0]
-    if model not in models or (len(models) > 1 and not args.model):
-        raise UserError(f"--model is what {client.base_url} serves: {printable(', '.join(models))}")
+    model = chosen_model(client, args.model)
     engine, about = engines.recognised(client)
     _tell(engine, about, model)
     return Serving(client, engine, model, args.stream, args.end_think), about
@@ -98,17 +96,6 @@ def spec_of(args: argparse.Namespace, serving: Serving, about: About) -> RunSpec
         warmup=args.warmup,
         parallel=args.concurrency,
     )
-
-
-def add_server_flags(group: argparse._ArgumentGroup) -> None:
-    """Of every command that asks a server."""
-    group.add_argument(
-        "--model", help="name it serves the model by, default the only one; of a library its path"
-    )
-    group.add_argument(
-        "--timeout", type=real, default=600, help="seconds without a word from the server"
-    )
-    group.add_argument("--retries", type=int, default=4, help="tries after one that failed")
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.command import Parser, run_command, summary
-from evaluation.running.build import resolved_model
+from evaluation.running.build import load_alone, resolved_model
 from evaluation.running.cli import add_model_flags, method_configs, model_spec, nodes
 from evaluation.running.options import add_options
 from evaluation.serving.server import Server, Service
-from model import checkpoint, methods
+from model import methods
 from model.contract import NO_CAP
 
 DEFAULT_METHOD = "vanilla"
@@ -28,14 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parse(words)
     spec = resolved_model(model_spec(args))
-    loaded = checkpoint.load(
-        spec.path,
-        spec.dtype,
-        spec.device or "cpu",
-        spec.chat_template,
-        spec.device_map,
-        engine=spec.engine,
-    )
+    loaded = load_alone(spec)
     drafter = methods.build(args.method, loaded.model, method_configs(args.method, args))
     drafter.enter("run", "serve")
     name = args.name or Path(args.model_path).name

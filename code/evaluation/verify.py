@@ -22,11 +22,11 @@ from evaluation import tasks
 from evaluation.command import Parser, at_least, real, run_command, summary
 from evaluation.paradigms import user
 from evaluation.report.formatting import FORMATS, UNKNOWN, Table
-from evaluation.running.build import resolved_model
+from evaluation.running.build import load_alone, resolved_model
 from evaluation.running.cli import add_model_flags, model_spec
 from evaluation.running.options import add_options, method_configs
 from evaluation.running.prompting import prompt_ids
-from model import checkpoint, methods
+from model import methods
 from model.checkpoint import Loaded
 from model.contract import Drafter, Request
 from model.engine.decode import PREFILL_CHUNK, check, generate, generate_together
@@ -286,14 +286,7 @@ def main() -> int:
     at_least(args, 1, "max_new_tokens", "questions", "parallel")
     at_least(args, 0, "temperature")
     spec = resolved_model(model_spec(args))
-    loaded = checkpoint.load(
-        spec.path,
-        spec.dtype,
-        spec.device or "cpu",
-        spec.chat_template,
-        spec.device_map,
-        engine=spec.engine,
-    )
+    loaded = load_alone(spec)
     checks = check_methods(loaded, names, args)
     is_good = all(checked.is_good(spec.dtype in EXACT_DTYPES) for checked in checks)
     print(Table("", HEADER, [checked.row() for checked in checks]).text(args.format))

@@ -58,6 +58,18 @@ def resolved_model(spec: ModelSpec) -> ModelSpec:
     return replace(spec, device=device, dtype=dtype)
 
 
+def load_alone(model: ModelSpec) -> Loaded:
+    """A target whose specification is resolved, without a run around it."""
+    return checkpoint.load(
+        model.path,
+        model.dtype,
+        model.device or "cpu",
+        model.chat_template,
+        model.device_map,
+        engine=model.engine,
+    )
+
+
 def build_runs(specs: Sequence[RunSpec], questions: list[Question]) -> list[Runner]:
     """Load the target once and every drafter, check the questions, record what is recorded ahead.
 

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Protocol
 from evaluation.serving.client import Client, Reply
 
 LAST = "openai"
+ALL_TOKENS = {"top_k": -1, "min_p": 0.0}
+"""Sampling from all tokens, in the words of vLLM and SGLang: where nothing is said the model's
+generation_config.json decides."""
 
 
 @dataclass(frozen=True)

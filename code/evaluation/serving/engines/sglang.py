@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.serving.client import Client, Reply
-from evaluation.serving.engines import About, Engine, Steps
+from evaluation.serving.engines import ALL_TOKENS, About, Engine, Steps
 
 SETTINGS = "speculative"
-ALL_TOKENS = {"top_k": -1, "min_p": 0.0}
-"""Sampling from all tokens: where nothing is said the model's generation_config.json decides."""
 
 
 class Sglang(Engine):

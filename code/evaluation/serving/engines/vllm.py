@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.serving.client import Client, Reply
-from evaluation.serving.engines import About, Engine, Pages, Steps, forwards_of
+from evaluation.serving.engines import (
+    ALL_TOKENS,
+    About,
+    Engine,
+    Pages,
+    Steps,
+    forwards_of,
+)
 
 COUNTERS = {
     "drafts": "vllm:spec_decode_num_drafts_total",
@@ -21,8 +28,6 @@ COUNTERS = {
 }
 PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 OWNER = "vllm"
-ALL_TOKENS = {"top_k": -1, "min_p": 0.0}
-"""Sampling from all tokens: where nothing is said the model's generation_config.json decides."""
 
 
 class Vllm(Engine):
