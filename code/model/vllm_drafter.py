@@ -5,8 +5,8 @@
                                "num_speculative_tokens": 5}'
 
 vLLM hands over the tokens of every request under way, by rows that move from step to step and
-without names. A request is known by its text: the one whose text so far is the beginning of the
-row's. Chains only: of a tree the path of first children is proposed.
+without names. A request is known by its text: the one whose text so far is the row's without its
+new tokens. Chains only: of a tree the path of first children is proposed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ class UnderWay:
     proposed: Draft | None = None
     emitted: list[int] = field(default_factory=list)
     last_step: int = 0
-
-    def begins(self, ids: np.ndarray) -> bool:
-        """Is what is known of it the beginning of this text?"""
-        known = len(self.ids)
-        return known < len(ids) and np.array_equal(self.ids, ids[:known])
 
 
 class Drafters:
@@ -90,8 +85,9 @@ class Drafters:
 
     def _found(self, ids: np.ndarray, new: int, free: list[UnderWay]) -> UnderWay:
         """The request of a row, brought up to date; a new one where none fits."""
-        known = max(filter(lambda r: r.begins(ids), free), key=lambda r: len(r.ids), default=None)
-        if known is None or len(known.ids) < len(ids) - new:
+        before = ids[: len(ids) - new]
+        known = next((r for r in free if np.array_equal(r.ids, before)), None)
+        if known is None:
             known = self._begun(ids, new)
         else:
             free.remove(known)

@@ -9,7 +9,7 @@ from model import methods
 from model.contract import Request
 from model.engine.decode import generate
 from model.errors import UserError
-from model.vllm_drafter import Drafters, first_children
+from model.vllm_drafter import MOST_UNSEEN, Drafters, first_children
 from tests.conftest import PROMPT
 
 TOKENS, LONGEST = 5, 400
@@ -115,3 +115,33 @@ def test_what_cannot_draft_there_is_refused(method, said, monkeypatch):
 def test_a_trees_chain_is_the_path_of_first_children():
     draft = SimpleNamespace(candidates=6, parents=[-1, 0, 0, 1, 1, 3], tokens=[9, 1, 2, 3, 4, 5])
     assert first_children(draft) == [1, 3, 5]
+
+
+def step(drafters: Drafters, rows: list[tuple[list[int], int]]) -> None:
+    """One call: each row's whole text, and how many of its tokens are new."""
+    table = np.zeros((len(rows), LONGEST), dtype=np.int32)
+    for row, (ids, _) in enumerate(rows):
+        table[row, : len(ids)] = ids
+    lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int32)
+    drafters.propose([ids[-new:] for ids, new in rows], lengths, table)
+
+
+def test_of_equal_texts_at_different_places_each_keeps_its_own(monkeypatch):
+    """The first row's text has just become the beginning of the second's."""
+    made = drafters(monkeypatch, "pld")
+    text = list(range(10, 30))
+    step(made, [(text[:4], 1), (text[:6], 1)])
+    step(made, [(text[:7], 3), (text[:9], 3)])
+    assert sorted(len(request.ids) for request in made._under_way) == [7, 9]
+
+
+def test_a_request_that_is_over_is_finished_with_its_tokens(monkeypatch):
+    made, finished = drafters(monkeypatch, "pld"), []
+    text = list(range(10, 30))
+    step(made, [(text[:4], 1)])
+    (request,) = made._under_way
+    monkeypatch.setattr(request.drafter, "finish", lambda _, ids: finished.append(ids))
+    step(made, [(text[:6], 2)])
+    for _ in range(MOST_UNSEEN):
+        step(made, [([1, 2, 3], 1)])
+    assert finished == [text[3:6]] and request not in made._under_way
