@@ -17,7 +17,7 @@ from pathlib import Path
 from evaluation.analysis.comparison import Comparison, gather
 from evaluation.analysis.together import Point, conclusions, points_of
 from evaluation.command import Parser, print_notices, run_command, summary
-from evaluation.report import together
+from evaluation.report import together, together_figure
 from evaluation.report.figures import save
 from evaluation.report.formatting import FORMATS
 from model.errors import UserError
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("no cost of a right answer yet: python -m evaluation.score DIR")
     for what in drawable:
         file = args.folders[0] / f"parallel-{what}.png"
-        save(together.figure(points, what), file)
+        save(together_figure.figure(points, what), file)
         print(f"figure: {file}")
     return 0
 

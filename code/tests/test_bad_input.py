@@ -161,8 +161,8 @@ def test_speed(monkeypatch, capsys, tmp_path):
     assert "no records" in speed_line(monkeypatch, capsys, tmp_path / "empty")
     assert "not a folder" in speed_line(monkeypatch, capsys, tmp_path / "none")
     assert "give a folder" in speed_line(monkeypatch, capsys)
-    one.write_text(one.read_text().replace('"schema": 6', '"schema": 7'))
-    assert "schema 7 is unknown" in speed_line(monkeypatch, capsys, tmp_path)
+    one.write_text(one.read_text().replace('"schema": 7', '"schema": 8'))
+    assert "schema 8 is unknown" in speed_line(monkeypatch, capsys, tmp_path)
 
 
 def test_other_programs(monkeypatch, capsys):

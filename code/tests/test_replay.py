@@ -451,7 +451,7 @@ def test_the_report_shows_replays_beside_runs(run_records, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for words in ("Acceptance on recorded texts", "Replayed beside measured", "Bounds"):
         assert words in page
-    assert (tmp_path / "replay_mat.png").exists()
+    assert "Replays: acceptance and its bounds" in page
     assert "replay of vanilla" in page and (CODE / "docs").exists()
 
 

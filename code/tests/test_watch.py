@@ -16,7 +16,8 @@ from evaluation.records.manifest import Manifest
 from evaluation.records.writer import RecordWriter
 from evaluation.report.watching import Watched, WatchServer
 from model.errors import UserError
-from tests.test_report import CHROMIUM, DRIVER, made, synthetic
+from tests.browser import complaints, in_a_browser, open_browser
+from tests.test_report import made, synthetic
 
 QUESTIONS = 6
 
@@ -96,18 +97,12 @@ def test_the_pages_are_for_this_machine_alone(watching, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium")
+@in_a_browser
 def test_the_page_follows_a_run_in_a_browser(watching, tmp_path):
-    from selenium import webdriver
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    browser = open_browser(tmp_path / "profile")
     try:
         browser.get(watching)
         wait = WebDriverWait(browser, 15)
@@ -120,8 +115,7 @@ def test_the_page_follows_a_run_in_a_browser(watching, tmp_path):
         wait.until(lambda b: "6 of 6" in cells(b))
         assert {"vanilla", "pld", "sam", "done"} <= set(cells(browser))
         assert "fastest" in browser.find_element(By.CSS_SELECTOR, ".sentence").text
-        severe = [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
-        assert [e for e in severe if "favicon" not in e["message"]] == []
+        assert [said for said in complaints(browser) if "favicon" not in said] == []
     finally:
         browser.quit()
 

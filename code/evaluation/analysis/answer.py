@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from evaluation.analysis.results import MethodResult, SettingResult
 from evaluation.analysis.sameness import Sameness
@@ -33,9 +34,12 @@ class AnswerRow:
     texts: str
     accuracy: float | None
     cost: float | None
-    """Seconds a right answer; None where nobody scored."""
+    """Seconds a right answer; None where nobody scored, or none is right."""
     memory: int
     """Peak, bytes; 0 where it is not known."""
+    tokens_per_second: float | None
+    mat: float | None
+    """Mean accepted tokens."""
     badges: tuple[Badge, ...]
 
 
@@ -114,18 +118,25 @@ def _texts(methods: Sequence[MethodResult]) -> str:
 
 def _row(method: MethodResult, scores: Scores | None) -> AnswerRow:
     up = method.speed.speed_up
+    has_interval = up is not None and up.low == up.low
     return AnswerRow(
         method=method.name,
         ratio=up.ratio if up else None,
-        low=up.low if up else None,
-        high=up.high if up else None,
+        low=up.low if up and has_interval else None,
+        high=up.high if up and has_interval else None,
         verdict="" if method.name == BASE else _verdict(method),
         texts=_exactness(method.speed.same),
         accuracy=scores.accuracy if scores else None,
-        cost=scores.seconds_per_correct if scores else None,
+        cost=_known(scores.seconds_per_correct) if scores else None,
         memory=method.health.peak_memory,
+        tokens_per_second=_known(method.speed.tokens_per_second),
+        mat=_known(method.speed.mat),
         badges=tuple(_badges(method)),
     )
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value
 
 
 def _exactness(same: Sameness | None) -> str:

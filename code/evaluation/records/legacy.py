@@ -43,6 +43,7 @@ def upgraded_settings(settings: Mapping[str, Any], device: str | None) -> dict[s
     upgraded.setdefault("allow_special", False)  # there were no such flags
     upgraded.setdefault("answer_instruction", None)
     upgraded.setdefault("record_topk", 0)
+    upgraded.setdefault("record_drafts", False)
     upgraded.setdefault("parallel", 1)
     upgraded.setdefault("max_rows", None)
     options = upgraded.get("options")

@@ -163,6 +163,7 @@ def settings_of(
         "max_nodes": method["max_nodes"],
         "warmup": spec["warmup"],
         "record_topk": spec.get("record_topk", 0),
+        "record_drafts": spec.get("record_drafts", False),
         "parallel": spec.get("parallel", 1),
         "max_rows": spec.get("max_rows"),
         "sampling_top_k": generation["sampling_top_k"],

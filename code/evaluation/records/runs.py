@@ -27,6 +27,7 @@ MUST_AGREE = (
     "sampling_top_p",
     "paradigm_options",
     "record_topk",
+    "record_drafts",
     "parallel",
 )
 """Settings in which runs must agree for their times, and at temperatures above 0 their texts, to

@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import UserError
 
-SCHEMA = 6
+SCHEMA = 7
 ADDED: dict[int, tuple[str, ...]] = {
     2: ("reference_answer", "final_answer"),
     3: (
@@ -31,6 +31,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     4: ("origin", "prompt_ids", "target_topk"),
     5: ("batch", "latency"),
     6: ("target_forwards", "first_token_time", "retries"),
+    7: ("drafts",),
 }
 """Fields by the schema that brought them; append only, so that old files stay readable."""
 ORIGINS = ("run", "replay", "engine")
@@ -124,6 +125,8 @@ class Record:
     """Of an engine's generation: seconds from the request to its first token."""
     retries: int = 0
     """Requests to an engine that failed before the one that is recorded."""
+    drafts: str | None = None
+    """The drafted nodes of every step (`drafts.py`), where asked for."""
     schema: int = SCHEMA
 
     @property

@@ -1,139 +1,147 @@
 """Write the report of a folder of runs, or of several.
 
-    python -m evaluation.report DIR ... [--out DIR/report]
+    python -m evaluation.report DIR ... [--out DIR/report] [--figures DIR]
 
-One self-contained page (report.html), the figures as PNG and SVG, and every table as Markdown or
-LaTeX.
+One self-contained page (report.html), every table as Markdown or LaTeX, and entries.json: what the
+page shows, without texts. Entries that other machines exported can be given in place of folders, so
+that one page compares all of them. --figures writes what a paper takes: PDF, SVG, LaTeX.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
-
+from evaluation.analysis.answer import SettingAnswer, answer
 from evaluation.analysis.comparison import Comparison, gather_several
 from evaluation.analysis.curve import CostCurve, read_curve
 from evaluation.analysis.price import Costs, built_in, read_costs
-from evaluation.analysis.replay_summary import ReplaySummary, find_replays
+from evaluation.analysis.replay_summary import FoundReplay, find_replays
 from evaluation.analysis.results import SettingResult, setting_result
-from evaluation.analysis.scores_file import mean_scores
-from evaluation.analysis.together import Point, conclusions, has_several, points_of
+from evaluation.analysis.scores_file import Scores, mean_scores
+from evaluation.analysis.together import Point, points_of
 from evaluation.command import Parser, print_notices, run_command, summary
 from evaluation.records.audits import find_audits
-from evaluation.records.runs import Setting
 from evaluation.records.writer import write_atomically
-from evaluation.report import (
-    answers,
-    definitions,
-    figures,
-    page,
-    replay_figures,
-    replay_tables,
-    tables,
-    together,
-    viewer,
-)
-from evaluation.report.formatting import FORMATS, Table
+from evaluation.report import answers, definitions, entries, making, page, tables, viewer
+from evaluation.report.entries import Entry, Export, methods_in_order, read_export, told_apart
+from evaluation.report.formatting import FORMATS
 from model.errors import UserError
 
 SUFFIX = {"plain": "txt", "markdown": "md", "latex": "tex"}
-FEWEST_SPOKES = 3
-MACHINE = "This machine"
-AUDIT_HEADER = ("check", "verdict", "found")
-REPLAY_FIGURES: dict[str, Callable[[Sequence[ReplaySummary]], Figure]] = {
-    "replay_mat": replay_figures.bounded_mat,
-    "replay_nodes": replay_figures.mat_against_nodes,
-    "replay_samples": replay_figures.by_sample,
-    "replay_places": replay_figures.along_the_thought,
-}
 
 
-def read_accuracy(
-    comparisons: Sequence[Comparison], notices: list[str]
-) -> list[tuple[str, dict[str, float]]]:
-    """(title, accuracy by method, repeats averaged) of every setting that was scored."""
-    settings = []
-    for comparison in comparisons:
-        by_method = {}
-        for method in comparison.methods:
-            if scores := mean_scores(method.runs, notices):
-                by_method[method.name] = scores.accuracy
-        if by_method:
-            settings.append((comparison.title, by_method))
-    if not settings:
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folders, analysed."""
+
+    comparisons: list[Comparison]
+    results: list[SettingResult]
+    answers: list[SettingAnswer]
+    scores: list[dict[str, Scores]]
+    """By setting and method, repeats averaged."""
+    replays: list[FoundReplay]
+    points: list[Point]
+    curve: CostCurve | None
+
+    @property
+    def accuracy(self) -> list[dict[str, float]]:
+        """By setting and method."""
+        return [{m: s.accuracy for m, s in of_setting.items()} for of_setting in self.scores]
+
+    @property
+    def methods(self) -> list[str]:
+        """All of them, in the page's order."""
+        names = [name for replay in self.replays for name in replay.summary.methods]
+        for result in self.results:
+            names += [method.name for method in result.methods]
+        return methods_in_order(self.answers, names)
+
+
+def find(folders: Sequence[Path], notices: list[str]) -> Found:
+    """Raises UserError where there is nothing to report on."""
+    replays = [replay for folder in folders for replay in find_replays(folder)]
+    gathered = gather_several(folders, notices, may_be_empty=bool(replays))
+    comparisons = [c for c in gathered if any(method.records for method in c.methods)]
+    if not comparisons and not replays:
+        raise UserError(f"{folders[0]} holds no finished generation yet")
+    curve = read_curve(folders[0], comparisons, notices)
+    results = [setting_result(comparison, curve) for comparison in comparisons]
+    scores = [_scores(comparison, notices) for comparison in comparisons]
+    if comparisons and not any(scores):
         notices.append("no accuracy yet: python -m evaluation.score DIR")
-    return settings
+    _note_doubts(results, notices)
+    return Found(
+        comparisons=comparisons,
+        results=results,
+        answers=[answer(r, s) for r, s in zip(results, scores, strict=True)],
+        scores=scores,
+        replays=replays,
+        points=points_of(comparisons, []),  # damaged scores are said already
+        curve=curve,
+    )
 
 
-def draw(
-    results: Sequence[SettingResult],
-    accuracy: Sequence[tuple[str, dict[str, float]]],
-    replays: Sequence[ReplaySummary],
-    out: Path,
-    notices: list[str],
-) -> dict[str, str]:
-    """Every figure that can be drawn, as SVG by name; what cannot is said."""
-    with_vanilla = [result for result in results if result.has_vanilla]
-    with_spokes = [r for r in with_vanilla if len(r.methods[0].by_category) >= FEWEST_SPOKES]
-    if with_vanilla and not with_spokes:
-        notices.append("no radar plot: the questions have fewer than three categories")
-    kinds: list[tuple[str, Callable[[Sequence[SettingResult]], Figure], list[SettingResult]]] = [
-        ("speed", figures.speed, with_vanilla),
-        ("cost", figures.mat_against_cost, with_vanilla),
-        ("radar", figures.radar, with_spokes),
-        ("position", figures.acceptance_by_position, list(results)),
-        ("generation", figures.acceptance_by_generation, list(results)),
-        ("time", figures.time_breakdown, list(results)),
-        ("recurrence", figures.recurrence, list(results)),
-        ("matches", figures.match_lengths, list(results)),
-    ]
-    drawn = {}
-    for name, make, shown in kinds:
-        if shown:
-            drawn[name] = figures.save_both(make(shown), out, name)
-    if accuracy:
-        drawn["accuracy"] = figures.save_both(figures.accuracy(accuracy), out, "accuracy")
-    if replays:
-        for name, of_replays in REPLAY_FIGURES.items():
-            drawn[name] = figures.save_both(of_replays(replays), out, name)
-    return drawn
+def _scores(comparison: Comparison, notices: list[str]) -> dict[str, Scores]:
+    scores = {}
+    for method in comparison.methods:
+        if found := mean_scores(method.runs, notices):
+            scores[method.name] = found
+    return scores
 
 
-def draw_together(points: Sequence[Point], out: Path) -> dict[str, str]:
-    """The same against samples decoded together, where there were several numbers of them."""
-    if not has_several(points):
-        return {}
-    drawn = {}
-    for what in together.drawable(points):
-        name = f"parallel-{what}"
-        drawn[name] = figures.save_both(together.figure(points, what), out, name)
-    return drawn
+def _note_doubts(results: Sequence[SettingResult], notices: list[str]) -> None:
+    for result in results:
+        if result.redundancy.is_partial:
+            notices.append(
+                f"{result.title}: redundancy is that of the first"
+                f" {result.redundancy.questions} questions"
+            )
+        speeds = [method.speed for method in result.methods]
+        notices += [f"{result.title}: {line}" for line in tables.doubts(speeds)]
 
 
-def tables_together(points: Sequence[Point]) -> dict[str, list[Table]]:
-    """A table a setting that several numbers of samples together were run of."""
-    tabulated = {}
-    for setting in dict.fromkeys(point.setting for point in points):
-        own = [point for point in points if point.setting == setting]
-        if has_several(own):
-            lines = "; ".join(conclusions(own))
-            title = f"against samples together ({lines})" if lines else "against samples together"
-            tabulated[f"{setting}, any number together"] = [together.table(title, own)]
-    return tabulated
+def entries_of(found: Found, folders: Sequence[Path], costs: Costs | None) -> list[Entry]:
+    """Everything the page shows of them."""
+    methods = found.methods
+    made = []
+    settings = []
+    for setting in zip(
+        found.results, found.comparisons, found.answers, found.accuracy, strict=True
+    ):
+        made.append(making.of_setting(*setting, methods))
+        settings.append((setting[1].setting, setting[0]))
+    for replay in found.replays:
+        made.append(making.of_replay(replay.summary, costs, settings, methods))
+    made += making.of_points(found.points, methods)
+    for folder in folders:
+        made += [making.of_audit(audit) for audit in find_audits(folder)]
+    if found.curve:
+        made.append(making.of_curve(found.curve))
+    return made
 
 
-def tables_file(tabulated: Mapping[str, Sequence[Table]], explained: str, form: str) -> str:
+def explained(found: Found, costs: Costs | None) -> str:
+    """The definitions of what is shown."""
+    without_noise = [result.title for result in found.results if not result.noise]
+    text = definitions.of_report(found.curve is not None, without_noise, bool(found.replays))
+    if costs and found.replays:
+        text += f"\npredicted of replays with {costs.title}"
+    return text
+
+
+def tables_file(export: Export, form: str) -> str:
     """Every table as text in one of FORMATS, the definitions below."""
     parts = []
-    for setting, of_setting in tabulated.items():
-        for table in of_setting:
-            parts.append(_heading(f"{setting}: {table.title}", form))
+    for entry in export.entries:
+        for table in entry.tables:
+            parts.append(_heading(f"{entry.title}: {table.title}", form))
             parts.append(table.text(form))
-    parts.append(_verbatim(explained, form))
+    parts.append(_verbatim(export.definitions, form))
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,13 +167,38 @@ def _title(comparisons: Sequence[Comparison], folder: Path) -> str:
     return f"SpecTTS-Bench: {', '.join(names) or folder.name}"
 
 
+def _joined(own: Export | None, others: Sequence[Export]) -> Export:
+    """One export of all."""
+    parts = ([own] if own else []) + list(others)
+    if len(parts) == 1:
+        return parts[0]
+    titles = dict.fromkeys(part.title.removeprefix("SpecTTS-Bench: ") for part in parts)
+    return Export(
+        title=f"SpecTTS-Bench: {', '.join(titles)}",
+        subtitle=" | ".join(dict.fromkeys(part.subtitle for part in parts)),
+        entries=tuple(told_apart([entry for part in parts for entry in part.entries])),
+        notices=tuple(dict.fromkeys(note for part in parts for note in part.notices)),
+        definitions="\n\n".join(dict.fromkeys(part.definitions for part in parts)),
+    )
+
+
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=summary(__doc__))
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="folders with records below them"
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help=f"folders with records below them, or {entries.FILE} of other reports",
     )
     parser.add_argument(
         "--out", type=Path, help="where the report goes; default report/ in the first DIR"
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="also write figures (PDF, SVG) and tables (LaTeX) for a paper into this folder",
     )
     parser.add_argument(
         "--costs",
@@ -178,22 +211,11 @@ def _arguments() -> argparse.Namespace:
     )
     args = parser.parse_args()
     for folder in args.folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder")
+        if not folder.is_dir() and folder.suffix != ".json":
+            raise UserError(f"{folder} is not a folder, nor the {entries.FILE} of a report")
+    if args.figures and not any(folder.is_dir() for folder in args.folders):
+        raise UserError("--figures needs a folder of records: exported entries hold no records")
     return args
-
-
-def _costs(named: str | None, curve: CostCurve | None) -> Costs | None:
-    """What replays are priced with: as named, else the folder's own curve."""
-    if named:
-        return read_costs(named, with_host=True)
-    return Costs(curve, "calibration.json") if curve else None
-
-
-def _settings(
-    results: Sequence[SettingResult], comparisons: Sequence[Comparison]
-) -> list[tuple[Setting, SettingResult]]:
-    return [(c.setting, result) for c, result in zip(comparisons, results, strict=True)]
 
 
 def _make_folder(out: Path) -> None:
@@ -203,58 +225,44 @@ def _make_folder(out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
+def _write_for_paper(found: Found, export: Export, out: Path) -> None:
+    from evaluation.report import paper  # matplotlib takes a second to load
+
+    _make_folder(out)
+    titles = [result.title for result in found.results]
+    accuracy = [pair for pair in zip(titles, found.accuracy, strict=True) if pair[1]]
+    replays = [replay.summary for replay in found.replays]
+    paper.write_figures(found.results, accuracy, replays, found.points, out)
+    paper.write_tables(export.entries, export.definitions, out)
+
+
 def main() -> int:
     args = _arguments()
+    folders = [path for path in args.folders if path.is_dir()]
+    others = [read_export(path) for path in args.folders if not path.is_dir()]
     first = args.folders[0]
-    out = args.out or first / "report"
+    out = args.out or (first if first.is_dir() else first.parent) / "report"
     notices: list[str] = []
-    replays = [replay for folder in args.folders for replay in find_replays(folder)]
-    gathered = gather_several(args.folders, notices, may_be_empty=bool(replays))
-    comparisons = [c for c in gathered if any(method.records for method in c.methods)]
-    if not comparisons and not replays:
-        raise UserError(f"{first} holds no finished generation yet")
+    own: Export | None = None
+    traces: dict[str, Any] = viewer.NOTHING
+    if folders:
+        found = find(folders, notices)
+        costs = read_costs(args.costs, with_host=True) if args.costs else None
+        if found.curve and not costs:
+            costs = Costs(found.curve, "calibration.json")
+        made = entries_of(found, folders, costs)
+        traces = viewer.build(found.comparisons, found.replays, notices)
+        title = _title(found.comparisons, folders[0])
+        subtitle = answers.subtitle(found.comparisons)
+        text = explained(found, costs)
+        own = Export(title, subtitle, tuple(made), tuple(notices), text)
+    export = _joined(own, others)
     _make_folder(out)
-
-    curve = read_curve(first, comparisons, notices)
-    results = [setting_result(comparison, curve) for comparison in comparisons]
-    for result in results:
-        if result.redundancy.is_partial:
-            notices.append(
-                f"{result.title}: redundancy is that of the first"
-                f" {result.redundancy.questions} questions"
-            )
-        speeds = [method.speed for method in result.methods]
-        notices += [f"{result.title}: {line}" for line in tables.doubts(speeds)]
-    summaries = [replay.summary for replay in replays]
-    accuracy = read_accuracy(comparisons, notices) if comparisons else []
-    points = points_of(comparisons, notices)
-    drawn = draw(results, accuracy, summaries, out, notices)
-    drawn |= draw_together(points, out)
-    traces = viewer.build(comparisons, replays, notices)
-    answered = answers.shown(results, comparisons)
-    tabulated = {result.title: tables.of_setting(result) for result in results}
-    costs = _costs(args.costs, curve)
-    settings = _settings(results, comparisons)
-    for replay in summaries:
-        measured = replay_tables.beside_measured(replay, costs, settings)
-        tabulated[replay.title] = [*replay_tables.of_replay(replay, costs), *measured]
-    tabulated |= tables_together(points)
-    for folder in args.folders:
-        for audit in find_audits(folder):
-            tabulated[audit.title] = [Table("verdicts", AUDIT_HEADER, list(audit.lines))]
-    if curve:
-        tabulated[MACHINE] = [tables.cost_curve(curve)]
-    without_noise = [result.title for result in results if not result.noise]
-    explained = definitions.of_report(curve is not None, without_noise, bool(replays))
-    if costs and replays:
-        explained += f"\npredicted of replays with {costs.title}"
-    title = _title(comparisons, first)
-    html = page.render(
-        title, answers.subtitle(comparisons), answered, tabulated, drawn, traces, notices, explained
-    )
-    write_atomically(out / "report.html", html)
-    suffix = SUFFIX[args.format]
-    write_atomically(out / f"tables.{suffix}", tables_file(tabulated, explained, args.format))
+    write_atomically(out / "report.html", page.render(export, traces))
+    export.write(out / entries.FILE)
+    write_atomically(out / f"tables.{SUFFIX[args.format]}", tables_file(export, args.format))
+    if own and args.figures:
+        _write_for_paper(found, own, args.figures)
     print_notices(notices)
     print(f"report: {out / 'report.html'}")
     return 0

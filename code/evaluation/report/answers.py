@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.analysis.answer import AnswerRow, Badge, answer
+from evaluation.analysis.answer import AnswerRow, Badge, SettingAnswer
 from evaluation.analysis.comparison import Comparison
-from evaluation.analysis.results import SettingResult
-from evaluation.analysis.scores_file import Scores, mean_scores
 from evaluation.report.colours import colour
 from evaluation.report.formatting import UNKNOWN, number, percent
 
@@ -50,24 +48,15 @@ class ShownAnswer:
     rows: tuple[ShownRow, ...]
 
 
-def shown(results: Sequence[SettingResult], comparisons: Sequence[Comparison]) -> list[ShownAnswer]:
-    """The answers of all settings."""
-    notices: list[str] = []  # of damaged scores: said already, where accuracy is tabulated
-    answers = []
-    for result, comparison in zip(results, comparisons, strict=True):
-        scores: dict[str, Scores] = {}
-        for method in comparison.methods:
-            if found := mean_scores(method.runs, notices):
-                scores[method.name] = found
-        made = answer(result, scores)
-        highest = max((row.high or 0.0 for row in made.rows), default=0.0)
-        rows = tuple(_row(row, highest) for row in made.rows)
-        answers.append(ShownAnswer(made.title, made.sentence, rows))
-    return answers
+def shown(made: SettingAnswer) -> ShownAnswer:
+    """A setting's answer as text."""
+    highest = max((row.high or row.ratio or 0.0 for row in made.rows), default=0.0)
+    rows = tuple(_row(row, highest) for row in made.rows)
+    return ShownAnswer(made.title, made.sentence, rows)
 
 
 def _row(row: AnswerRow, highest: float) -> ShownRow:
-    interval, bar = UNKNOWN, None
+    interval, bar = number(row.ratio), None
     if row.ratio is not None and row.low is not None and row.high is not None:
         interval = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
         scale = 100 / max(highest, 1.0)

@@ -24,7 +24,29 @@ COLOURS = {
     "draft_model": "#4477AA",
 }
 OTHERS = ("#AA4466", "#228833", "#6699CC", "#997700")
+PHASE_COLOURS = {
+    "verify": "#777777",
+    "draft": "#0072B2",
+    "accept": "#E69F00",
+    "other": "#CC79A7",
+    "prefill": "#009E73",
+}
+SERIES = ("#0072B2", "#56B4E9", "#009E73", "#E69F00")
+"""Of what is no method."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+VEGA_MARKERS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "stroke",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "*": "arrow",
+}
+"""The same shapes, or as near as Vega has them."""
 
 
 def colour(name: str) -> str:
@@ -37,3 +59,8 @@ def marker(name: str) -> str:
     names = list(COLOURS)
     number = names.index(name) if name in COLOURS else sum(name.encode())
     return MARKERS[number % len(MARKERS)]
+
+
+def vega_marker(name: str) -> str:
+    """The method's shape by Vega's name."""
+    return VEGA_MARKERS[marker(name)]

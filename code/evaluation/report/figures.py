@@ -5,7 +5,7 @@ Bars are labelled, so colour never stands alone.
 
 from __future__ import annotations
 
-import io
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from evaluation.analysis.metrics import NAN
 from evaluation.analysis.redundancy import Recurrence
 from evaluation.analysis.results import SettingResult, SpeedResult
-from evaluation.report.colours import colour, marker
+from evaluation.report.colours import PHASE_COLOURS, SERIES, colour, marker
+from evaluation.report.run_charts import SAME_SPEED_UP
 from evaluation.report.tables import match_labels
 from model.errors import UserError
 
@@ -36,17 +37,7 @@ plt.rcParams.update(
         "text.parse_math": False,  # names are data: a dollar sign in them is one
     }
 )
-PHASE_COLOURS = {
-    "verify": "#777777",
-    "draft": "#0072B2",
-    "accept": "#E69F00",
-    "other": "#CC79A7",
-    "prefill": "#009E73",
-}
-SERIES = ("#0072B2", "#56B4E9", "#009E73", "#E69F00")
 PER_ROW = 3
-SAME_SPEED_UP = (0.5, 1, 1.5, 2, 3, 4, 6)
-"""Speed-ups of the dashed lines in the figure of MAT against cost."""
 
 
 @dataclass(frozen=True)
@@ -321,14 +312,6 @@ def accuracy(settings: Sequence[tuple[str, dict[str, float]]]) -> Figure:
     return panels([title for title, _ in settings], draw)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG for inlining: no XML header."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
-
-
 def save(figure: Figure, file: Path) -> None:
     """Write one file, PNG, SVG or PDF by its name; raises UserError where that cannot be done."""
     try:
@@ -339,9 +322,17 @@ def save(figure: Figure, file: Path) -> None:
         plt.close(figure)
 
 
-def save_both(figure: Figure, folder: Path, name: str) -> str:
-    """Write NAME.png and NAME.svg; returns the SVG for inlining."""
-    text = svg(figure)
-    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    save(figure, folder / f"{name}.png")
-    return text
+def save_for_paper(figure: Figure, folder: Path, name: str) -> None:
+    """NAME.pdf and NAME.svg, equal from call to call."""
+    try:
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    except OSError as error:
+        raise UserError(f"cannot write {folder / name}: {error.strerror}") from None
+    finally:
+        plt.close(figure)
+
+
+def font_size(points: float) -> contextlib.AbstractContextManager[None]:
+    """Of all text in figures that are made while it is entered."""
+    return plt.rc_context({"font.size": points, "axes.titlesize": points + 1})

@@ -22,6 +22,8 @@ class Table:
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    topic: str = ""
+    """The section of the report's page."""
 
     def text(self, form: str = "plain") -> str:
         """In one of FORMATS: the first column left, numbers right."""

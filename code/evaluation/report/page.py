@@ -1,10 +1,13 @@
-"""The report's page: tables, figures and the trace viewer in one HTML file that needs nothing else.
+"""The report's page: answers, charts, tables and viewer in one HTML file that needs nothing else.
 
-The page itself is the template `templates/page.html.j2`.
+The page itself is the template `templates/page.html.j2`. Vega-Lite, which draws the charts, comes
+with vl-convert, Altair's own converter: one script of 0.9 MB with Vega and its tooltips; Plotly's
+basic bundle is 1.1 MB, its Python package holds only the whole one of 4.6 MB.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,111 +15,104 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evaluation.report.answers import ShownAnswer
+from evaluation.report.answers import ShownAnswer, shown
+from evaluation.report.colours import colour, vega_marker
+from evaluation.report.entries import FACETS, Entry, Export, methods_in_order
 from evaluation.report.formatting import Table
+from evaluation.report.topics import TOPICS, Topic
 
 
 @dataclass(frozen=True)
-class Caption:
-    """A figure's heading and what it shows."""
+class NumberedTable:
+    """A table, and the number of its entry on the page."""
 
-    heading: str
-    text: str
-
-
-CAPTIONS = {
-    "speed": Caption(
-        "Speed-up",
-        "Tokens per second over vanilla's on the same questions;"
-        " bars are 95 % intervals over questions.",
-    ),
-    "cost": Caption(
-        "Tokens a step against the cost of a step",
-        "Speed-up is MAT / cost: equal speed-ups lie on the dashed lines.",
-    ),
-    "radar": Caption(
-        "Speed-up by category",
-        "One spoke a category of questions; the outer ring is the largest speed-up.",
-    ),
-    "position": Caption(
-        "Acceptance by draft position",
-        "Of the drafts of at least d nodes: the share accepted up to d.",
-    ),
-    "generation": Caption(
-        "Acceptance by round or sample",
-        "What remembering earlier generations of a question is worth.",
-    ),
-    "time": Caption(
-        "Where time goes",
-        "Milliseconds a step, the prefill spread over the steps; other is the loop around.",
-    ),
-    "recurrence": Caption(
-        "Redundancy",
-        "Share of n-grams written before: in the same text, in other samples, in earlier rounds.",
-    ),
-    "matches": Caption(
-        "Longest earlier match",
-        "How much of the text so far repeats what came before, token by token.",
-    ),
-    "replay_mat": Caption(
-        "Replays: acceptance and its bounds",
-        "Mean accepted tokens on recorded texts, with 95 % over questions; lines are what copying"
-        " the best earlier occurrence, and the best of the methods at every step, would reach.",
-    ),
-    "replay_nodes": Caption(
-        "Replays: acceptance against nodes", "What the nodes that a step verifies bring."
-    ),
-    "replay_samples": Caption(
-        "Replays: acceptance by sample", "What remembering the question's earlier samples brings."
-    ),
-    "replay_places": Caption(
-        "Replays: along the thought", "Mean accepted tokens by output position."
-    ),
-    "parallel-speed-up": Caption(
-        "Speed-up against samples decoded together",
-        "Over vanilla with as many together. Hollow: not faster, drafting does not pay.",
-    ),
-    "parallel-tokens": Caption(
-        "Tokens a second against samples decoded together", "Of all samples under way."
-    ),
-    "parallel-cost": Caption(
-        "Cost of a right answer against samples decoded together",
-        "Seconds of all samples over right answers.",
-    ),
-    "accuracy": Caption("Accuracy", "Lossless methods keep vanilla's accuracy exactly."),
-}
+    entry: int
+    title: str
+    table: Table
 
 
-def render(
-    title: str,
-    subtitle: str,
-    answers: Sequence[ShownAnswer],
-    tables: Mapping[str, Sequence[Table]],
-    figures: Mapping[str, str],
-    viewer: Mapping[str, Any],
-    notices: Sequence[str],
-    definitions: str,
-) -> str:
-    """The whole page.
+@dataclass(frozen=True)
+class NumberedAnswer:
+    """An answer, and the number of its entry on the page."""
 
-    `subtitle` says what was run in a line, `answers` who is fastest, a setting each. `tables` are
-    by the setting's title, `figures` SVG text by name, `viewer` the viewer's data.
-    """
+    entry: int
+    answer: ShownAnswer
+
+
+@dataclass(frozen=True)
+class Section:
+    """A topic with what there is on it."""
+
+    topic: Topic
+    charts: int
+    tables: tuple[NumberedTable, ...]
+
+
+def sections(entries: Sequence[Entry]) -> list[Section]:
+    """The topics on which there is anything, in the page's order."""
+    found = []
+    for topic in TOPICS:
+        tables = []
+        charts = 0
+        for number, entry in enumerate(entries):
+            charts += sum(chart.topic == topic.name for chart in entry.charts)
+            for table in entry.tables:
+                if table.topic == topic.name:
+                    tables.append(NumberedTable(number, entry.title, table))
+        if charts or tables:
+            found.append(Section(topic, charts, tuple(tables)))
+    return found
+
+
+def data(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What `page.js` reads."""
+    shown = []
+    for entry in entries:
+        shown.append(entry.as_json() | {"tables": []})  # the template has them
+    methods = []
+    for name in order(entries):
+        methods.append({"name": name, "colour": colour(name), "marker": vega_marker(name)})
+    return {"entries": shown, "facets": list(FACETS), "methods": methods}
+
+
+def order(entries: Sequence[Entry]) -> list[str]:
+    """All methods of the page, in its order."""
+    answers = [entry.answer for entry in entries if entry.answer]
+    others = [name for entry in entries for name in entry.methods]
+    return methods_in_order(answers, others)
+
+
+@functools.cache
+def chart_library() -> str:
+    """Vega, Vega-Lite and what embeds them, as one script."""
+    import vl_convert  # takes two seconds to bundle: not before a page is written
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def render(export: Export, viewer: Mapping[str, Any]) -> str:
+    """The whole page; `viewer` is the viewer's data."""
     environment = Environment(
         loader=PackageLoader("evaluation.report"), autoescape=True, undefined=StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # and unsorted
     package = files("evaluation.report")
+    answers = []
+    for number, entry in enumerate(export.entries):
+        if entry.answer:
+            answers.append(NumberedAnswer(number, shown(entry.answer)))
+    parts = {}
+    for name in ("style.css", "charts.js", "viewer.js", "page.js"):
+        parts[name.replace(".", "_")] = package.joinpath(name).read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
-        title=title,
-        subtitle=subtitle,
+        title=export.title,
+        subtitle=export.subtitle,
         answers=answers,
-        tables=tables,
-        figures=figures,
-        captions=CAPTIONS,
+        sections=sections(export.entries),
+        data=data(export.entries),
         viewer=viewer,
-        notices=notices,
-        definitions=definitions,
-        style=package.joinpath("style.css").read_text(encoding="utf-8"),
-        script=package.joinpath("viewer.js").read_text(encoding="utf-8"),
+        notices=export.notices,
+        definitions=export.definitions,
+        library=chart_library(),
+        **parts,
     )

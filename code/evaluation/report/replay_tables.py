@@ -13,6 +13,7 @@ from evaluation.analysis.replay_summary import MethodSummary, ReplaySummary
 from evaluation.analysis.replays import PLACES, SPLITS, Steps, mat, price
 from evaluation.analysis.results import SettingResult
 from evaluation.records.runs import Setting
+from evaluation.report import topics
 from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
 GROUPS = {
@@ -54,7 +55,7 @@ def acceptance(summary: ReplaySummary, costs: Costs | None) -> Table:
     if costs:
         header += ["predicted speed-up [95 %]", "at ideal lengths"]
     rows = [_acceptance_row(name, of, summary, costs) for name, of in summary.methods.items()]
-    return Table("Acceptance on recorded texts", header, rows)
+    return Table("Acceptance on recorded texts", header, rows, topics.REPLAY)
 
 
 def _acceptance_row(
@@ -139,7 +140,7 @@ def beside_measured(
                 ]
             )
     header = ("method", "MAT replayed", "MAT measured", "predicted", "measured", "difference")
-    return [Table("Replayed beside measured", header, rows)] if rows else []
+    return [Table("Replayed beside measured", header, rows, topics.REPLAY)] if rows else []
 
 
 def bounds(summary: ReplaySummary) -> Table:
@@ -152,7 +153,7 @@ def bounds(summary: ReplaySummary) -> Table:
         unknown = [UNKNOWN] * len(CONTEXTS)
         rows.append(["best of the methods", number(combined_mat(summary)), *unknown])
     columns = [f"k = {k}" for k in CONTEXTS]
-    return Table("Bounds", ("bound", "MAT", *columns), rows)
+    return Table("Bounds", ("bound", "MAT", *columns), rows, topics.REPLAY)
 
 
 def grouped(summary: ReplaySummary, group: str, what: str) -> Table:
@@ -169,7 +170,7 @@ def grouped(summary: ReplaySummary, group: str, what: str) -> Table:
         tallies = method.tally.groups.get(group, {})
         rows.append([name, *(number(_mat(tallies.get(label))) for label in ordered)])
     columns = [_column(label, group) for label in ordered]
-    return Table(title, (f"method \\ {what}", *columns), rows)
+    return Table(title, (f"method \\ {what}", *columns), rows, topics.REPLAY)
 
 
 def _column(label: str, group: str) -> str:

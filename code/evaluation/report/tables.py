@@ -15,6 +15,7 @@ from evaluation.analysis.sameness import Sameness
 from evaluation.analysis.scoring import ScoreResult
 from evaluation.analysis.serving import Spread
 from evaluation.analysis.verdicts import PairVerdict
+from evaluation.report import topics
 from evaluation.report.formatting import UNKNOWN, Table, number, percent, with_interval
 
 SPEED_HEADER = (
@@ -168,9 +169,10 @@ def redundancy(result: Redundancy) -> list[Table]:
         ["whole question", *map(percent, result.matches.whole_question)],
     ]
     header = ("n-grams of", "same text", "other samples", "earlier rounds", "any")
+    of_matches = ("within the", *match_labels())
     return [
-        Table("Recurrence of n-grams", header, recurrences),
-        Table("Longest earlier match, share of tokens", ("within the", *match_labels()), matches),
+        Table("Recurrence of n-grams", header, recurrences, topics.TEXTS),
+        Table("Longest earlier match, share of tokens", of_matches, matches, topics.TEXTS),
     ]
 
 
@@ -191,7 +193,7 @@ def cost_curve(curve: CostCurve) -> Table:
         rows.append([context, *cells, UNKNOWN if share is None else percent(share)])
     columns = [f"n = {n}, ms (steps)" for n in curve.nodes]
     header = ("context (tokens)", *columns, "vanilla, of the roofline")
-    return Table("Cost of verifying n nodes", header, rows)
+    return Table("Cost of verifying n nodes", header, rows, topics.WHY)
 
 
 # --- of the report --------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def serving(result: SettingResult) -> Table:
         "whole reply (s)",
         "retries",
     )
-    return Table("Requests: median (95th percentile)", header, rows)
+    return Table("Requests: median (95th percentile)", header, rows, topics.WHY)
 
 
 def _milliseconds(spread: Spread | None) -> str:
@@ -271,7 +273,7 @@ def speed_and_cost(result: SettingResult) -> Table:
         "memory scope",
     )
     rows = [_speed_and_cost_row(method) for method in result.methods]
-    return Table("Speed, acceptance, cost", header, rows)
+    return Table("Speed, acceptance, cost", header, rows, topics.SPEED)
 
 
 def _speed_and_cost_row(method: MethodResult) -> list[str]:
@@ -324,7 +326,7 @@ def health_and_memory(result: SettingResult) -> Table:
         "peak memory (GB)",
         "energy (J/token)",
     )
-    return Table("Health, memory, energy", header, rows)
+    return Table("Health, memory, energy", header, rows, topics.RIGHT)
 
 
 def acceptance(result: SettingResult) -> Table:
@@ -343,7 +345,7 @@ def acceptance(result: SettingResult) -> Table:
             ]
         )
     header = ("method", "thinking", "answer", "first third", "second", "last", "by who drafted")
-    return Table("Acceptance (mean accepted tokens)", header, rows)
+    return Table("Acceptance (mean accepted tokens)", header, rows, topics.WHY)
 
 
 def _drafters(sources: Mapping[str, Tally]) -> str:
@@ -366,7 +368,7 @@ def generations(result: SettingResult) -> Table:
         rows.append([method.name, *cells])
     columns = [f"{result.numbered} {n + 1}" for n in sorted(numbers)]
     title = "Acceptance by round or sample (mean accepted tokens)"
-    return Table(title, ("method", *columns), rows)
+    return Table(title, ("method", *columns), rows, topics.WHERE)
 
 
 def positions(result: SettingResult, most: int = 12) -> Table:
@@ -379,7 +381,7 @@ def positions(result: SettingResult, most: int = 12) -> Table:
             missing = [UNKNOWN] * (deepest - len(shares))
             rows.append([name, *map(percent, shares), *missing])
     columns = [f"d = {depth + 1}" for depth in range(deepest)]
-    return Table("Acceptance by draft position", ("method", *columns), rows)
+    return Table("Acceptance by draft position", ("method", *columns), rows, topics.WHERE)
 
 
 def time(result: SettingResult) -> Table:
@@ -397,14 +399,15 @@ def time(result: SettingResult) -> Table:
         *(f"{phase} (s)" for phase in PHASES),
         "total (s)",
     )
-    return Table("Time", header, rows)
+    return Table("Time", header, rows, topics.WHY)
 
 
 def verdicts(result: SettingResult) -> Table:
     """Every pair of methods, vanilla against itself first."""
     rows = [_verdict_row(pair, "the noise") for pair in result.noise]
     rows += [_verdict_row(pair, verdict_text(pair)) for pair in result.pairs]
-    return Table("Which is faster", ("a", "b", "a / b [95 %]", "verdict", "could show"), rows)
+    header = ("a", "b", "a / b [95 %]", "verdict", "could show")
+    return Table("Which is faster", header, rows, topics.SPEED)
 
 
 def _verdict_row(pair: PairVerdict, verdict: str) -> Sequence[str]:

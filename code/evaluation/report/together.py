@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from evaluation.analysis.together import BASE, Point, is_scored
-from evaluation.report.colours import colour, marker
-from evaluation.report.figures import Panel, panels
+from evaluation.report import topics
+from evaluation.report.charts import (
+    Chart,
+    Column,
+    Row,
+    Spec,
+    layered,
+    method_colour,
+    method_shape,
+)
 from evaluation.report.formatting import UNKNOWN, Table, number, with_interval
+from evaluation.report.run_charts import METHOD
 
 HEADER = (
     *("method", "together", "speed-up [95 %]", "verdict", "tokens/s", "latency", "MAT"),
@@ -22,6 +28,16 @@ HEIGHTS = {
     "cost": "seconds a right answer",
 }
 """What is drawn, and its axis."""
+HEADINGS = {
+    "speed-up": "Speed-up against samples decoded together",
+    "tokens": "Tokens a second against samples decoded together",
+    "cost": "Cost of a right answer against samples decoded together",
+}
+TEXTS = {
+    "speed-up": "Over vanilla with as many together. Hollow: not faster, drafting does not pay.",
+    "tokens": "Of all samples under way.",
+    "cost": "Seconds of all samples over right answers.",
+}
 MEANINGS = """\
 together   samples of a question decoded in one forward
 speed-up   over vanilla with as many together; verdict as in the speed table
@@ -36,41 +52,8 @@ def drawable(points: Sequence[Point]) -> list[str]:
     return [what for what in HEIGHTS if what != "cost" or is_scored(points)]
 
 
-def figure(points: Sequence[Point], what: str) -> Figure:
-    """Of every setting one of HEIGHTS against the number together."""
-    settings = list(dict.fromkeys(point.setting for point in points))
-
-    def draw(axis: Axes, which: int) -> None:
-        chosen = [point for point in points if point.setting == settings[which]]
-        for name in dict.fromkeys(point.speed.method for point in chosen):
-            own = [point for point in chosen if point.speed.method == name]
-            _draw_method(axis, name, own, what)
-        numbers = sorted({point.together for point in chosen})
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(numbers, [str(n) for n in numbers])
-        axis.minorticks_off()
-        axis.set_xlabel("samples decoded together")
-        axis.set_ylabel(HEIGHTS[what])
-        if what == "speed-up":
-            axis.axhline(1, color=colour(BASE), lw=1)
-
-    return panels(settings, draw, Panel(width=6.0, height=4.2, has_legend=True))
-
-
-def _draw_method(axis: Axes, name: str, points: Sequence[Point], what: str) -> None:
-    """A line; hollow where drafting does not pay."""
-    together = [point.together for point in points]
-    heights = [_height(point, what) for point in points]
-    axis.plot(together, heights, color=colour(name), marker=marker(name), label=name)
-    for point, height in zip(points, heights, strict=True):
-        if point.is_faster is False and name != BASE:
-            axis.plot(
-                [point.together], [height], color=colour(name), marker=marker(name),
-                markerfacecolor="white", linestyle="none",
-            )  # fmt: skip
-
-
-def _height(point: Point, what: str) -> float:
+def height_of(point: Point, what: str) -> float:
+    """One of HEIGHTS."""
     assert point.speed.speed_up is not None
     heights = {
         "speed-up": point.speed.speed_up.ratio,
@@ -78,6 +61,50 @@ def _height(point: Point, what: str) -> float:
         "cost": point.cost,
     }
     return heights[what]
+
+
+def chart(points: Sequence[Point], what: str, methods: Sequence[str]) -> Chart:
+    """Of one setting's points one of HEIGHTS; `methods` are the page's, in its order."""
+    rows: list[Row] = []
+    for point in sorted(points, key=lambda point: methods.index(point.speed.method)):
+        name = point.speed.method
+        pays = "does not pay" if point.is_faster is False and name != BASE else "pays"
+        height = height_of(point, what)
+        rows.append({"method": name, "together": point.together, "value": height, "pays": pays})
+    count = Column("together", "samples decoded together")
+    value = Column("value", HEIGHTS[what], ".2f")
+    columns = (METHOD, count, value, Column("pays", "drafting"))
+    return Chart(
+        name=f"parallel-{what}",
+        topic=topics.TOGETHER,
+        heading=HEADINGS[what],
+        text=TEXTS[what],
+        columns=columns,
+        rows=tuple(rows),
+        spec=_lines(count, value, columns, methods),
+    )
+
+
+def _lines(count: Column, value: Column, columns: Sequence[Column], methods: Sequence[str]) -> Spec:
+    """A line a method; points are hollow where drafting does not pay."""
+    filled = {"condition": {"test": "datum.pays === 'pays'", "value": 1}, "value": 0}
+    points = {
+        "mark": {"type": "point", "size": 60},
+        "encoding": {
+            "shape": method_shape(methods),
+            "fill": method_colour(methods),
+            "fillOpacity": filled,
+        },
+    }
+    across: Spec = {"field": "together", "type": "ordinal"}
+    across["axis"] = {"title": count.title, "labelAngle": 0}
+    return layered(
+        [{"mark": {"type": "line", "strokeWidth": 1.5}}, points],
+        columns,
+        x=across,
+        y=value.channel(),
+        color=method_colour(methods),
+    )
 
 
 def table(title: str, points: Sequence[Point]) -> Table:
@@ -97,4 +124,4 @@ def table(title: str, points: Sequence[Point]) -> Table:
                 number(point.cost),
             )
         )
-    return Table(title, HEADER, rows)
+    return Table(title, HEADER, rows, topics.TOGETHER)

@@ -1,134 +1,390 @@
-// The trace viewer: a text with every token coloured by who drafted it, several methods side by side, steps to walk.
-(function () {
+// The trace viewer: a text as the steps that wrote it, several methods side by side.
+//
+// A step is what its draft had right, coloured by who drafted, and the token that the target added.
+"use strict";
+
+const Viewer = (function () {
   const data = JSON.parse(document.getElementById("traces").textContent);
-  const OWN = "#d9d9d9"; // the target's own tokens
+  const { element } = Charts;
   const $ = (id) => document.getElementById(id);
-  if (!data.texts.length) return;
-  const settings = [...new Set(data.texts.map((t) => t.setting))];
-  const fill = (select, items) => select.replaceChildren(...items.map(([value, label]) => new Option(label, value)));
-  const tint = (source) => data.colours[data.sources.indexOf(source)] + "66"; // light enough to read black on
-  let text, step = 0, walked = false;
-  const shown = () => [...document.querySelectorAll("#methods input:checked")].map((b) => b.value);
+  const STEPS_IN_BLOCK = 80; // the browser lays out the blocks that are seen
+  const MOST_STEPS_IN_BLOCK = 1000;
+  const FIRST_METHODS = 3;
+
+  let limit = null; // titles of the settings that the page shows
+  let filter = {};
+  let text = null;
+  let step = 0;
+  let columns = [];
+  let chosenMethods = null;
+
+  const tint = (source) => `${Charts.lighter(data.colours[data.sources.indexOf(source)])}66`;
+
+  // --- which text ------------------------------------------------------------------------------
+  function isListed(candidate) {
+    if (candidate.setting !== $("setting").value) return false;
+    const { number, category } = filter;
+    if (number !== undefined && candidate.number !== number) return false;
+    return category === undefined || candidate.category === category;
+  }
+
+  function listed() {
+    return data.texts.map((candidate, number) => [candidate, number]).filter(([t]) => isListed(t));
+  }
 
   function chooseSetting() {
-    const found = data.texts.map((t, i) => [i, t.title, t.setting]).filter((t) => t[2] === $("setting").value);
-    fill($("text"), found.map(([i, title]) => [i, title]));
-    chooseText();
+    const found = listed();
+    $("text").replaceChildren(...found.map(([candidate, number]) => new Option(candidate.title, number)));
+    const names = Object.entries(filter).filter(([, value]) => value !== undefined);
+    $("filter").hidden = !names.length;
+    $("filter").textContent = `only ${names.map(([name, value]) => `${name} ${value}`).join(", ")} ✕`;
+    if (found.length) chooseText();
   }
 
   function chooseText() {
-    text = data.texts[$("text").value];
-    const names = Object.keys(text.methods), before = shown();
-    const first = walked ? names.filter((n) => before.includes(n)) : names.filter((n) => n !== "vanilla").slice(0, 3);
-    $("methods").replaceChildren(...names.map((name) => {
-      const label = document.createElement("label");
-      const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name, checked: first.includes(name) });
-      box.addEventListener("change", () => { walked = true; draw(); });
-      label.append(box, " " + name);
-      return label;
-    }));
+    text = data.texts[Number($("text").value)];
     step = 0;
+    const order = Charts.data.methods.map((method) => method.name); // the page's
+    const names = order.filter((name) => name in text.methods);
+    const wanted = chosenMethods?.filter((name) => names.includes(name)) ?? [];
+    const first = wanted.length ? wanted : names.filter((n) => n !== "vanilla").slice(0, FIRST_METHODS);
+    $("methods").replaceChildren();
+    for (const name of names) {
+      const label = element("label", $("methods"));
+      const box = element("input", label);
+      Object.assign(box, { type: "checkbox", value: name, checked: first.includes(name) });
+      box.addEventListener("change", () => {
+        chosenMethods = shownMethods();
+        draw();
+      });
+      label.append(` ${name}`);
+    }
     draw();
   }
 
-  // [{source, from, to}] of a method's steps; the prefill emits token 0
+  const shownMethods = () => [...$("methods").querySelectorAll("input:checked")].map((box) => box.value);
+
+  // --- a method's steps ------------------------------------------------------------------------
+  // [{source, from, to, drafted, refused}]; the prefill emits token 0
   function stepsOf(method) {
-    const flat = text.methods[method].steps, steps = [{ source: "prefill", from: 0, to: 1 }];
-    for (let i = 0, at = 1; i < flat.length; i += 2) {
-      steps.push({ source: data.sources[flat[i]], from: at, to: at + flat[i + 1] });
-      at += flat[i + 1];
+    const { steps: flat, refused = {} } = text.methods[method];
+    const steps = [{ source: "prefill", from: 0, to: 1, drafted: 0, refused: [] }];
+    for (let i = 0, at = 1; i < flat.length; i += 3) {
+      const [source, emitted, drafted] = flat.slice(i, i + 3);
+      const number = steps.length;
+      steps.push({
+        source: data.sources[source], from: at, to: at + emitted, drafted,
+        refused: refused[number] ?? [],
+      });
+      at += emitted;
     }
     return steps;
   }
 
-  const accepted = (s) => s.source === "prefill" ? "the prefill's token"
-    : s.source === "none" ? "nothing drafted, 1 token" : `${s.source}: ${s.to - s.from - 1} accepted + 1`;
+  const accepted = (s) => s.to - s.from - 1;
 
+  function told(s) {
+    if (s.source === "prefill") return "the prefill's token";
+    if (s.source === "none") return "nothing drafted, 1 token";
+    return `${s.source}: ${accepted(s)} accepted + 1`;
+  }
+
+  function hint(s, number) {
+    const lines = [`step ${number}: ${told(s)}`, `tokens ${s.from + 1} to ${s.to}`];
+    if (s.drafted) lines.push(`${s.drafted} nodes drafted, ${s.drafted - accepted(s)} refused`);
+    if (s.refused.length) {
+      lines.push("refused here: " + s.refused.map((t) => JSON.stringify(t)).join("  "));
+    } else if (s.drafted > accepted(s)) {
+      lines.push("(which: run with --record-drafts)");
+    }
+    return lines.join("\n");
+  }
+
+  // --- drawing ---------------------------------------------------------------------------------
   function column(method) {
-    const box = document.createElement("div"), head = document.createElement("h4"), body = document.createElement("div");
-    const tokens = text.methods[method].tokens || text.tokens, steps = stepsOf(method);
+    const tokens = text.methods[method].tokens || text.tokens;
+    const steps = stepsOf(method);
+    const box = element("div", null, null, "column");
+    const perStep = ((tokens.length - 1) / Math.max(1, steps.length - 1)).toFixed(2);
     const differs = text.methods[method].tokens ? " (text differs from vanilla)" : "";
-    head.textContent = `${method}: ${steps.length - 1} steps, ${((tokens.length - 1) / Math.max(1, steps.length - 1)).toFixed(2)} tokens a step${differs}`;
-    const now = Object.assign(document.createElement("p"), { className: "current" });
-    body.className = "trace";
-    const spans = steps.map((s, number) => {
-      const span = document.createElement("span");
-      span.className = "step";
-      span.title = `step ${number}: ${accepted(s)}`;
-      for (let i = s.from; i < s.to; i++) {
-        const token = document.createElement("span");
-        token.textContent = tokens[i];
-        const own = i === s.to - 1; // the last token of a step is the target's own
-        token.style.background = s.source === "prefill" || own ? OWN : tint(s.source);
-        token.className = own ? "own" : "drafted";
-        span.append(token);
+    element("h4", box, `${method}: ${steps.length - 1} steps, ${perStep} tokens a step${differs}`);
+    const now = element("p", box, null, "current");
+    const body = element("div", box, null, "trace");
+    body.tabIndex = 0;
+    const made = { method, steps, now, body, spans: [], at: -1 };
+    let part = null;
+    let block = null;
+    for (const [number, s] of steps.entries()) {
+      const name = partOf(s);
+      if (name !== part) {
+        part = name;
+        if (text.split !== null) element("h5", body, name);
+        block = null;
       }
-      if (s.to - s.from > 1) {
-        const run = document.createElement("sub");
-        run.textContent = s.to - s.from - 1;
-        span.append(run);
+      const isFull = block && block.childElementCount >= STEPS_IN_BLOCK && block.endsLine;
+      if (!block || isFull || block.childElementCount >= MOST_STEPS_IN_BLOCK) {
+        block = element("div", body, null, "block");
       }
-      span.addEventListener("click", () => { step = number; mark(); });
-      return span;
+      const span = stepSpan(s, number, tokens);
+      block.append(span);
+      block.endsLine = tokens[s.to - 1].endsWith("\n");
+      made.spans.push(span);
+    }
+    body.addEventListener("click", (event) => {
+      const span = event.target.closest(".step");
+      if (span) goTo(Number(span.dataset.step));
     });
-    body.append(...spans);
-    box.className = "column";
-    box.append(head, now, body);
-    columns.push({ steps, spans, now, at: -1 });
+    body.addEventListener("mousemove", (event) => pointAt(event, made));
+    body.addEventListener("mouseleave", unpoint);
+    columns.push(made);
     return box;
   }
 
-  let columns = [];
-  function draw() {
-    columns = [];
-    $("columns").replaceChildren(...shown().map(column));
-    const used = new Set(columns.flatMap((c) => c.steps.map((s) => s.source)));
-    legend([...used].filter((s) => s !== "none" && s !== "prefill"));
-    mark();
+  const partOf = (s) => (text.split !== null && s.from >= text.split ? "answer" : "thinking");
+
+  function stepSpan(s, number, tokens) {
+    const span = document.createElement("span");
+    span.className = "step";
+    span.dataset.step = number;
+    const isForced = (at) => text.forced && at >= text.forced[0] && at < text.forced[1];
+    const last = s.to - 1;
+    if (accepted(s)) {
+      const drafted = element("span", span, tokens.slice(s.from, last).join(""), "drafted");
+      drafted.style.background = tint(s.source);
+    }
+    element("span", span, tokens[last], isForced(last) ? "forced" : "own");
+    if (accepted(s)) element("sub", span, String(accepted(s)));
+    return span;
   }
 
+  function draw() {
+    columns = [];
+    $("columns").replaceChildren(...shownMethods().map(column));
+    legend();
+    mark();
+    count();
+  }
+
+  function legend() {
+    const sources = new Set(columns.flatMap((c) => c.steps.map((s) => s.source)));
+    $("legend").replaceChildren();
+    element("span", $("legend"), "the target's own token", "own");
+    if (text.forced) element("span", $("legend"), "forced: the end of thinking at its budget", "forced");
+    for (const source of sources) {
+      if (source === "none" || source === "prefill") continue;
+      element("span", $("legend"), `drafted by ${source}`).style.background = tint(source);
+    }
+    element("span", $("legend"), "small number: drafted tokens accepted in a row");
+  }
+
+  // --- pointing: the same token in every column ---------------------------------------------------
+  function pointAt(event, made) {
+    const span = event.target.closest?.(".step");
+    if (!span) return unpoint();
+    const s = made.steps[Number(span.dataset.step)];
+    const box = $("hint");
+    box.textContent = hint(s, Number(span.dataset.step));
+    box.hidden = false;
+    const left = Math.min(event.clientX + 12, window.innerWidth - box.offsetWidth - 8);
+    const isLow = event.clientY + 18 + box.offsetHeight > window.innerHeight;
+    box.style.left = `${Math.max(4, left)}px`;
+    box.style.top = `${isLow ? event.clientY - box.offsetHeight - 10 : event.clientY + 18}px`;
+    for (const other of columns) {
+      other.twin?.classList.remove("twin");
+      other.twin = null;
+      if (other === made) continue;
+      other.twin = other.spans[stepAt(other, s.from)];
+      other.twin?.classList.add("twin");
+    }
+  }
+
+  function unpoint() {
+    $("hint").hidden = true;
+    for (const column of columns) column.twin?.classList.remove("twin");
+  }
+
+  // the step of a column that wrote a token
+  function stepAt(column, token) {
+    let [low, high] = [0, column.steps.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (column.steps[middle].from <= token) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  // --- walking -----------------------------------------------------------------------------------
   // only what changed is touched: a text of 15,000 tokens has thousands of steps
   function mark() {
     for (const c of columns) {
-      const at = Math.min(step, c.steps.length - 1);
-      const [from, to] = c.at < 0 ? [0, c.spans.length - 1] : [Math.min(at, c.at), Math.max(at, c.at)];
-      for (let i = step && c.at > 0 ? from : 0; i <= (step && c.at > 0 ? to : c.spans.length - 1); i++) {
+      const last = c.spans.length - 1;
+      const at = Math.min(step, last);
+      const isWalk = step > 0 && c.at > 0;
+      const from = isWalk ? Math.min(at, c.at) : 0;
+      const to = isWalk ? Math.max(at, c.at) : last;
+      for (let i = from; i <= to; i++) {
         c.spans[i].classList.toggle("later", step > 0 && i > at);
         c.spans[i].classList.toggle("now", step > 0 && i === at);
       }
       c.at = step ? at : -1;
-      c.now.textContent = step ? (step === at ? `step ${at}: ${accepted(c.steps[at])}` : `finished after ${at} steps`) : "";
-      if (step) c.spans[at].scrollIntoView({ block: "nearest" });
+      const isOver = step > at;
+      c.now.textContent = !step ? "" : isOver ? `finished after ${at} steps` : `step ${at}: ${told(c.steps[at])}`;
+      if (step) within(c.body, c.spans[at]);
     }
     $("step").textContent = step ? `step ${step}` : "all steps";
+    remember();
   }
 
-  function walk(by) {
+  // scrolls the column, never the page
+  function within(body, span) {
+    const [outer, inner] = [body.getBoundingClientRect(), span.getBoundingClientRect()];
+    if (inner.top < outer.top || inner.bottom > outer.bottom) {
+      body.scrollTop += inner.top - outer.top - body.clientHeight / 3;
+    }
+  }
+
+  function goTo(number) {
     const most = Math.max(...columns.map((c) => c.steps.length - 1), 0);
-    step = Math.min(most, Math.max(0, step + by));
+    step = Math.min(most, Math.max(0, number));
     mark();
   }
 
-  function legend(sources) {
-    $("legend").replaceChildren(...[["the target's own token", OWN], ...sources.map((s) => [`drafted by ${s}`, tint(s)]),
-      ["small number: drafted tokens accepted in a row", "#fff"]].map(([label, background]) => {
-      const span = document.createElement("span");
-      span.textContent = label;
-      span.style.background = background;
-      return span;
-    }));
+  // --- searching ---------------------------------------------------------------------------------
+  let found = -1;
+
+  const whole = (candidate) => (candidate.whole ??= candidate.tokens.join(""));
+
+  function count() {
+    const wanted = $("search").value;
+    for (const span of document.querySelectorAll(".step.found")) span.classList.remove("found");
+    found = -1;
+    if (!wanted || !text) {
+      $("matches").textContent = "";
+      return;
+    }
+    const here = whole(text).split(wanted).length - 1;
+    const others = listed().filter(([t]) => t !== text && whole(t).includes(wanted)).length;
+    $("matches").textContent = `${here} here, in ${others} other generations`;
   }
 
-  fill($("setting"), settings.map((s) => [s, s]));
-  $("setting").addEventListener("change", chooseSetting);
+  function search() {
+    const wanted = $("search").value;
+    if (!wanted || !text) return;
+    const at = whole(text).indexOf(wanted, found + 1);
+    if (at >= 0) {
+      found = at;
+      show(at);
+      return;
+    }
+    const texts = listed();
+    const own = texts.findIndex(([t]) => t === text);
+    const next = [...texts.slice(own + 1), ...texts.slice(0, own + 1)].find(([t]) => whole(t).includes(wanted));
+    if (!next) return;
+    $("text").value = next[1];
+    chooseText();
+    found = whole(text).indexOf(wanted);
+    show(found);
+  }
+
+  function show(at) {
+    let token = 0;
+    for (let characters = 0; token < text.tokens.length; token++) {
+      characters += text.tokens[token].length;
+      if (characters > at) break;
+    }
+    for (const c of columns) {
+      const span = c.spans[stepAt(c, token)];
+      for (const other of c.body.querySelectorAll(".found")) other.classList.remove("found");
+      span.classList.add("found");
+      within(c.body, span);
+    }
+  }
+
+  // --- the address ---------------------------------------------------------------------------------
+  function remember() {
+    if (!isReady) return;
+    const address = new URLSearchParams({
+      setting: text.setting, text: text.title, methods: shownMethods().join(" "), step,
+    });
+    history.replaceState(null, "", `#${address}`);
+  }
+
+  function fromAddress() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const at = data.texts.findIndex((t) => t.setting === asked.get("setting") && t.title === asked.get("text"));
+    if (at < 0) return false;
+    filter = {};
+    chosenMethods = (asked.get("methods") ?? "").split(" ").filter(Boolean);
+    $("setting").value = data.texts[at].setting;
+    chooseSetting();
+    $("text").value = at;
+    chooseText();
+    goTo(Number(asked.get("step")) || 0);
+    return true;
+  }
+
+  let isReady = false;
+
+  // the generations behind a point or bar of a chart
+  function open(title, row) {
+    if (!data.texts.some((candidate) => candidate.setting === title)) return;
+    filter = {};
+    if (row.number !== undefined) filter.number = row.number;
+    if (row.category !== undefined) filter.category = row.category;
+    if (row.method) chosenMethods = [row.method];
+    $("setting").value = title;
+    chooseSetting();
+    $("viewer").scrollIntoView({ block: "start" });
+  }
+
+  function settings() {
+    const titles = [...new Set(data.texts.map((candidate) => candidate.setting))];
+    return limit ? titles.filter((title) => limit.includes(title)) : titles;
+  }
+
+  function fillSettings() {
+    const before = $("setting").value;
+    const titles = settings();
+    $("setting").replaceChildren(...titles.map((title) => new Option(title, title)));
+    if (!titles.length) return;
+    if (titles.includes(before)) $("setting").value = before;
+    else chooseSetting();
+  }
+
+  function start() {
+    if (!data.texts.length) {
+      $("viewer-section").hidden = true;
+      return;
+    }
+    fillSettings();
+    if (text === null) chooseSetting();
+    if (fromAddress()) $("viewer").scrollIntoView({ block: "start" });
+    isReady = true;
+    window.addEventListener("hashchange", fromAddress);
+  }
+
+  $("setting").addEventListener("change", () => { filter = {}; chooseSetting(); });
   $("text").addEventListener("change", chooseText);
-  $("back").addEventListener("click", () => walk(-1));
-  $("next").addEventListener("click", () => walk(1));
-  $("all").addEventListener("click", () => { step = 0; mark(); });
-  document.addEventListener("keydown", (e) => {
-    if (e.target.tagName === "SELECT") return;
-    if (e.key === "ArrowRight") walk(1);
-    if (e.key === "ArrowLeft") walk(-1);
+  $("filter").addEventListener("click", () => { filter = {}; chooseSetting(); });
+  $("back").addEventListener("click", () => goTo(step - 1));
+  $("next").addEventListener("click", () => goTo(step + 1));
+  $("all").addEventListener("click", () => goTo(0));
+  $("search").addEventListener("input", count);
+  $("search").addEventListener("keydown", (event) => { if (event.key === "Enter") search(); });
+  document.addEventListener("keydown", (event) => {
+    if (["SELECT", "INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
+    if (event.key === "ArrowRight") goTo(step + 1);
+    if (event.key === "ArrowLeft") goTo(step - 1);
   });
-  chooseSetting();
+  Charts.onDark(() => text && draw());
+  start();
+
+  return {
+    open,
+    limit(titles) {
+      limit = titles;
+      fillSettings();
+    },
+  };
 })();

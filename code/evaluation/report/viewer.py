@@ -1,7 +1,7 @@
 """The trace viewer's data: texts token by token, and each method's steps over them.
 
-Lossless methods share their texts, so a text is stored once and a method adds its steps: [source,
-tokens emitted].
+Lossless methods share their texts, so a text is stored once and a method adds its steps: source,
+tokens emitted, nodes drafted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from evaluation.analysis.acceptance import steps
 from evaluation.analysis.comparison import Comparison
 from evaluation.analysis.replay_summary import FoundReplay
+from evaluation.records.drafts import unpacked_drafts
 from evaluation.records.schema import Record
 from evaluation.report.colours import colour
 
@@ -21,8 +22,13 @@ BUDGET = 1_200_000
 """Characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a
 second."""
 
+MOST_REFUSED = 4
+"""Continuations told of a step."""
 REPLAYED = 12
 """Generations of a replay shown."""
+
+NOTHING: dict[str, Any] = {"sources": [], "colours": [], "texts": []}
+"""Of a report over exported entries: they hold no texts."""
 
 Decode = Callable[[list[int]], list[str]]
 """Token ids to the texts of single tokens."""
@@ -36,12 +42,17 @@ class Viewer:
         self._sources: list[str] = []
         self._texts: list[dict[str, Any]] = []
         self._spent = 0
+        self._end_think_id: int | None = None
+        self._thinking_budget: int | None = None
         self.left_out = 0
 
     def add(self, comparison: Comparison) -> None:
         """The generations of a setting, of repeats the first."""
         texts = {method.name: method.texts for method in comparison.methods}
-        self.add_texts(comparison.title, comparison.numbered, texts, comparison.reference.texts)
+        reference = comparison.reference
+        self._end_think_id = reference.manifest.end_think_id
+        self._thinking_budget = reference.manifest.settings.get("thinking_budget")
+        self.add_texts(comparison.title, comparison.numbered, texts, reference.texts)
 
     def add_texts(
         self,
@@ -65,6 +76,10 @@ class Viewer:
             text = {
                 "setting": title,
                 "title": _title(record, numbered),
+                "number": getattr(record, numbered) + 1,
+                "category": record.category,
+                "split": self._split(record),
+                "forced": self._forced(record),
                 "tokens": self._decode(record.output_ids),
                 "methods": methods,
             }
@@ -80,21 +95,49 @@ class Viewer:
     def texts(self) -> int:
         return len(self._texts)
 
+    def _split(self, record: Record) -> int | None:
+        """The token at which the answer begins; None where the thinking never ended."""
+        if self._end_think_id not in record.output_ids:
+            return None
+        return record.output_ids.index(self._end_think_id) + 1
+
+    def _forced(self, record: Record) -> list[int] | None:
+        """First and last of the tokens that ended the thinking at its budget."""
+        if not record.forced_tokens or self._thinking_budget is None:
+            return None
+        return [self._thinking_budget, self._thinking_budget + record.forced_tokens]
+
     def _trace(self, record: Record, reference: Record) -> dict[str, Any]:
         """A method's steps; its tokens too where the text is not the reference's."""
         trace: dict[str, Any] = {"steps": self._flat_steps(record)}
+        if record.drafts:
+            trace["refused"] = self._refused(record)
         if record.output_ids != reference.output_ids:
             trace["tokens"] = self._decode(record.output_ids)
         return trace
 
     def _flat_steps(self, record: Record) -> list[int]:
-        """Source number, tokens emitted, source number, ...; the prefill's token comes before."""
+        """Source number, tokens emitted, nodes drafted, source number, ...
+
+        The prefill's token comes before.
+        """
         flat: list[int] = []
         for step in steps(record):
             if step.source not in self._sources:
                 self._sources.append(step.source)
-            flat += [self._sources.index(step.source), step.emitted]
+            flat += [self._sources.index(step.source), step.emitted, step.drafted]
         return flat
+
+    def _refused(self, record: Record) -> dict[int, list[str]]:
+        """By step the drafted continuations that the target refused where it went another way."""
+        refused = {}
+        drafts = unpacked_drafts(record.drafts or "")
+        for number, (step, draft) in enumerate(zip(steps(record), drafts, strict=False), start=1):
+            emitted = record.output_ids[step.at : step.at + step.emitted]
+            branches = draft.refused(emitted)[:MOST_REFUSED]
+            if branches:
+                refused[number] = ["".join(self._decode(branch)) for branch in branches]
+        return refused
 
 
 def build(

@@ -291,6 +291,11 @@ def _add_output_flags(group: Any) -> None:
         default=0,
         help="record so many of the target's likeliest tokens after every emitted one, for replays",
     )
+    group.add_argument(
+        "--record-drafts",
+        action="store_true",
+        help="record the nodes drafted at every step, for the report's viewer",
+    )
 
 
 def _add_worker_flags(group: Any) -> None:
@@ -376,6 +381,7 @@ def spec_of(
         answer_file=answer_file,
         warmup=args.warmup,
         record_topk=args.record_topk,
+        record_drafts=args.record_drafts,
         parallel=args.parallel,
         max_rows=args.max_rows,
     )

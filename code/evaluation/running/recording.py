@@ -10,6 +10,7 @@ from typing import Any
 from evaluation.paradigms import Answer, GenerationKey
 from evaluation.records.manifest import scope_text
 from evaluation.records.schema import UNNEEDED, Record, prompt_hash, run_lengths
+from evaluation.running.keeping import Kept
 from evaluation.running.meter import Usage
 from evaluation.running.spec import RunSpec
 from evaluation.tasks import Question
@@ -25,7 +26,7 @@ def finished_record(
     answer: Answer,
     usage: Usage,
     control_time: float,
-    target_topk: str | None = None,
+    kept: Kept | None = None,
 ) -> Record:
     """Of a generation that yielded text."""
     key = GenerationKey(request.choice, request.sample, request.round)
@@ -57,7 +58,8 @@ def finished_record(
         gpu_throttle=usage.gpu_throttle,
         error="",
         final_answer=answer.final,
-        target_topk=target_topk,
+        target_topk=kept.target_topk if kept else None,
+        drafts=kept.drafts if kept else None,
         batch=generation.batch,
         latency=generation.latency,
     )

@@ -15,11 +15,11 @@ import torch
 from evaluation.paradigms import Answer, Ask, Enough, GenerationKey, Message, user
 from evaluation.records.schema import UNNEEDED, Record
 from evaluation.running.control import POSITIONS, Control
+from evaluation.running.keeping import Keeper
 from evaluation.running.meter import Meter, Usage, share_of
 from evaluation.running.prompting import answer_of, prompt_ids, special_texts
 from evaluation.running.recording import failed_record, finished_record, unneeded_record
 from evaluation.running.spec import RunSpec
-from evaluation.running.topk import TopkRecorder
 from evaluation.running.tuning import ROWS, Tuned
 from evaluation.tasks import Question
 from model.checkpoint import Loaded
@@ -255,11 +255,11 @@ class Runner:
         self.drafter.enter("request", name)
         model, spec = self.loaded.model, self.spec
         control_before = self.control.step_time()
-        recorders = [TopkRecorder.of(spec.record_topk, self.drafter) for _ in requests]
+        keepers = [Keeper.of(spec, self.drafter) for _ in requests]
         meter = Meter(model.device)
         failure = ""
         try:
-            generations = self._generations(requests, recorders, listener, is_enough)
+            generations = self._generations(requests, keepers, listener, is_enough)
         except UserError:
             raise
         except Exception as error:
@@ -275,9 +275,9 @@ class Runner:
         control_time = (control_before + self.control.step_time()) / 2
         share = share_of(usage, len(requests))
         outcomes = []
-        for request, generation, recorder in zip(requests, generations, recorders, strict=True):
+        for request, generation, keeper in zip(requests, generations, keepers, strict=True):
             outcomes.append(
-                self._outcome(question, request, generation, share, control_time, recorder)
+                self._outcome(question, request, generation, share, control_time, keeper)
             )
         return outcomes
 
@@ -297,17 +297,17 @@ class Runner:
     def _generations(
         self,
         requests: list[Request],
-        recorders: list[TopkRecorder | None],
+        keepers: list[Keeper | None],
         listener: Listener,
         is_enough: Callable[[list[Sequence]], bool] | None,
     ) -> list[Generation]:
         """A single one by the drafter itself, several by sessions of it."""
         model, drafter, nodes = self.loaded.model, self.drafter, self.nodes
         if len(requests) == 1:
-            return [generate(model, drafter, requests[0], nodes, listener.step, recorders[0])]
+            return [generate(model, drafter, requests[0], nodes, listener.step, keepers[0])]
         rows = self.spec.max_rows or NO_CAP
         return generate_together(
-            model, drafter, requests, nodes, rows, listener.step, list(recorders), is_enough
+            model, drafter, requests, nodes, rows, listener.step, list(keepers), is_enough
         )
 
     def _answer(self, output_ids: list[int], request: Request) -> Answer:
@@ -321,7 +321,7 @@ class Runner:
         generation: Generation,
         usage: Usage,
         control_time: float,
-        recorder: TopkRecorder | None,
+        keeper: Keeper | None,
     ) -> Outcome:
         answer = self._answer(generation.output_ids, request)
         record = finished_record(
@@ -332,7 +332,7 @@ class Runner:
             answer,
             usage,
             control_time,
-            recorder.packed() if recorder else None,
+            keeper.kept() if keeper else None,
         )
         return Outcome(record, answer)
 

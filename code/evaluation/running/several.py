@@ -27,6 +27,7 @@ SHARED = (
     "workers",
     "warmup",
     "record_topk",
+    "record_drafts",
     "parallel",
     "max_rows",
 )

@@ -162,6 +162,8 @@ class RunSpec:
 
     record_topk: int = 0
     """How many of the target's likeliest tokens are recorded after every emitted one."""
+    record_drafts: bool = False
+    """Are the drafted nodes of every step recorded?"""
     parallel: int = 1
     """Samples of a question decoded in one forward; ALL of them, or 1: one after another."""
     max_rows: int | None = None

@@ -1,0 +1,129 @@
+// The page as a whole: which settings are shown, which methods, and two settings side by side.
+"use strict";
+
+(function () {
+  const { data, element, hidden } = Charts;
+  const $ = (id) => document.getElementById(id);
+  const SHAPES = {
+    circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚",
+    stroke: "━", "triangle-left": "◀", "triangle-right": "▶", arrow: "↑",
+  };
+
+  // --- the chooser -----------------------------------------------------------------------------
+  const chosen = {};
+
+  function chooser() {
+    for (const facet of data.facets) {
+      const values = [...new Set(data.entries.map((entry) => entry.facets[facet]))].filter(Boolean);
+      if (values.length < 2) continue;
+      const label = element("label", $("chooser"), `${facet} `);
+      const select = element("select", label);
+      select.dataset.facet = facet;
+      for (const value of ["all", ...values.sort()]) select.append(new Option(value, value));
+      select.addEventListener("change", () => {
+        chosen[facet] = select.value;
+        choose();
+      });
+    }
+  }
+
+  function isChosen(entry) {
+    return Object.entries(chosen).every(([facet, value]) => {
+      const own = entry.facets[facet];
+      return value === "all" || !own || own === value;
+    });
+  }
+
+  function choose() {
+    const shown = data.entries.map(isChosen);
+    for (const part of document.querySelectorAll("[data-entry]")) {
+      part.hidden = !shown[Number(part.dataset.entry)];
+    }
+    for (const kind of document.querySelectorAll(".kind")) {
+      kind.hidden = !kind.querySelector("figure:not([hidden])");
+    }
+    Viewer.limit(data.entries.filter((entry, number) => shown[number]).map((entry) => entry.title));
+    Charts.work();
+  }
+
+  // --- the legend ------------------------------------------------------------------------------
+  function legend() {
+    $("legend-of-methods").replaceChildren();
+    for (const method of data.methods) {
+      const chip = element("button", $("legend-of-methods"), null, "chip");
+      const mark = element("span", chip, SHAPES[method.marker]);
+      mark.style.color = Charts.lighter(method.colour);
+      chip.append(` ${method.name}`);
+      chip.setAttribute("aria-pressed", String(!hidden.has(method.name)));
+      chip.title = "show or hide it in every chart";
+      chip.addEventListener("click", () => {
+        if (!hidden.delete(method.name)) hidden.add(method.name);
+        chip.setAttribute("aria-pressed", String(!hidden.has(method.name)));
+        Charts.hide();
+      });
+    }
+  }
+
+  // --- two settings side by side ---------------------------------------------------------------
+  const number = (value, digits = 2) => (value === null || value === undefined ? "-" : value.toFixed(digits));
+  const ratio = (a, b) => (a && b ? `${number(b / a)}x` : "-");
+
+  function interval(row) {
+    if (!row || row.ratio === null) return "-";
+    return row.low === null ? number(row.ratio) : `${number(row.ratio)} [${number(row.low)}, ${number(row.high)}]`;
+  }
+
+  function judged(a, b) {
+    if (!a || !b || a.low === null || b.low === null) return "-";
+    if (a.method === "vanilla") return "-";
+    if (b.low > a.high) return "larger in b";
+    return b.high < a.low ? "smaller in b" : "intervals overlap";
+  }
+
+  function differ() {
+    const [a, b] = ["first", "second"].map((id) => data.entries[Number($(id).value)]);
+    const place = $("differences");
+    place.replaceChildren();
+    const other = data.facets.filter((facet) => a.facets[facet] !== b.facets[facet]);
+    const told = other.map((facet) => `${facet}: ${a.facets[facet] || "-"} / ${b.facets[facet] || "-"}`);
+    element("p", place, told.length ? `They differ in ${told.join("; ")}.` : "They are of one model, machine and setting.");
+    const table = element("table", element("div", place, null, "scroll"));
+    const head = element("tr", element("thead", table));
+    const names = [
+      "method", "speed-up a [95 %]", "speed-up b", "b / a", "its speed-up is",
+      "tokens/s a", "tokens/s b", "b / a", "MAT a", "MAT b",
+    ];
+    for (const name of names) element("th", head, name);
+    const body = element("tbody", table);
+    for (const { name } of data.methods) {
+      const [x, y] = [a, b].map((entry) => entry.answer.rows.find((row) => row.method === name));
+      if (!x && !y) continue;
+      const line = element("tr", body);
+      const cells = [
+        name, interval(x), interval(y), ratio(x?.ratio, y?.ratio), judged(x, y),
+        number(x?.tokens_per_second, 1), number(y?.tokens_per_second, 1),
+        ratio(x?.tokens_per_second, y?.tokens_per_second), number(x?.mat), number(y?.mat),
+      ];
+      for (const cell of cells) element("td", line, cell);
+    }
+  }
+
+  function difference() {
+    const answered = data.entries.map((entry, number) => [entry, number]).filter(([entry]) => entry.answer);
+    if (answered.length < 2) return;
+    $("difference").hidden = false;
+    ["first", "second"].forEach((id, at) => {
+      for (const [entry, number] of answered) $(id).append(new Option(entry.title, number));
+      $(id).value = answered[at][1];
+      $(id).addEventListener("change", differ);
+    });
+    differ();
+  }
+
+  Charts.open(Viewer.open);
+  Charts.onDark(legend);
+  chooser();
+  legend();
+  difference();
+  Charts.build();
+})();
