@@ -62,6 +62,13 @@ def print_notices(notices: Iterable[str]) -> None:
         print(f"note: {printable(notice)}")
 
 
+def add_quiet_flag(parser: argparse.ArgumentParser) -> None:
+    """For commands that write files: the matrix runs them one after another."""
+    parser.add_argument(
+        "--quiet", action="store_true", help="no tables and notes: what is written holds them"
+    )
+
+
 def run_command(main: Callable[[], int | None]) -> Callable[[], NoReturn]:
     """Run `main` and exit with its code.
 

@@ -16,7 +16,7 @@ from evaluation import tasks
 from evaluation.analysis.comparison import comparisons_of
 from evaluation.analysis.scores_file import scores_path
 from evaluation.analysis.scoring import Graded, ScoreResult, score_result
-from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.command import Parser, add_quiet_flag, print_notices, run_command, summary
 from evaluation.records.manifest import Manifest
 from evaluation.records.runs import RunFile, find_runs, read_run
 from evaluation.records.schema import Record
@@ -141,6 +141,7 @@ def main() -> int:
     parser = Parser(description=summary(__doc__))
     parser.add_argument("files", nargs="+", type=Path, help="records files, or folders of them")
     parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
+    add_quiet_flag(parser)
     args = parser.parse_args()
     notices: list[str] = []
     runs: list[RunFile] = []
@@ -152,6 +153,8 @@ def main() -> int:
             " score this benchmark's own records"
         )
     by_title = score_runs(runs, notices)
+    if args.quiet:
+        return 0
     print_notices(notices)
     for title, results in by_title.items():
         print(f"\n{title}\n{tables.scores(title, results).text(args.format)}")

@@ -23,7 +23,7 @@ if not __package__:
 from evaluation.analysis import metrics
 from evaluation.analysis.comparison import Comparison, MethodRuns, comparisons_of
 from evaluation.analysis.results import SpeedResult, speed_result, traced_speed_result
-from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.command import Parser, add_quiet_flag, print_notices, run_command, summary
 from evaluation.records.runs import (
     RunFile,
     Setting,
@@ -168,6 +168,7 @@ def _parser() -> Parser:
     parser.add_argument("--format", choices=tuple(FORMATS), default="plain")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--plot", metavar="FILE", help="also draw the speed-ups (PNG, SVG or PDF)")
+    add_quiet_flag(parser)
     return parser
 
 
@@ -182,9 +183,10 @@ def main() -> int:
         speeds = of_files(Path(args.file_path), Path(args.base_path), notices, args.force)
     else:
         raise UserError("give a folder, or --file-path METHOD.jsonl and --base-path VANILLA.jsonl")
-    print_notices(notices)
-    show(speeds, args.format)
-    print("\n" + definitions.SPEED)
+    if not args.quiet:
+        print_notices(notices)
+        show(speeds, args.format)
+        print("\n" + definitions.SPEED)
     if args.formula == "original":
         show_original(speeds.pairs, args.tokenizer_path)
     if args.json:

@@ -127,13 +127,28 @@ def small(shop: Shop, command: str) -> None:
         name, knobs["PARALLEL"] = "together", "1 2"
     out = str(shop.folder / name)
     said = shop.run(left, ROOT, OUT=out, EXTRAS="test,ray", **knobs)
-    assert "speed-up" in said and "exact" in said
+    assert "token for token" in said and "report.html" in said
 
 
 def on_records(shop: Shop, command: str) -> None:
     """On the records of mini.sh in place of data/mini."""
     command = command.replace("--out sam.jsonl", f"--out {shop.folder}/sam.jsonl")
+    command = command.replace("data/figures", f"{shop.folder}/figures")
     shop.run(command.replace("data/mini", str(shop.records)))
+
+
+def several(shop: Shop, command: str) -> None:
+    """A page over the records and a copy of them, or over what two reports exported."""
+    copy = shop.folder / "copy"
+    shutil.copytree(shop.records, copy, dirs_exist_ok=True)
+    folders = [shop.records, copy]
+    if ".json" in command:
+        for folder in folders:
+            shop.run(f"python -m evaluation.report {folder}")
+        folders = [folder / "report" / "entries.json" for folder in folders]
+    out = shop.folder / "several"
+    shop.run(f"python -m evaluation.report {folders[0]} {folders[1]} --out {out}")
+    assert (out / "report.html").read_text().count('class="answer"') >= 2
 
 
 def ranked(shop: Shop, command: str) -> None:
@@ -181,7 +196,7 @@ def small_model(shop: Shop, command: str) -> None:
     said = shop.run(
         " ".join(words), OUT=out, QUESTION_FILE=str(questions), EXTRAS="test,ray", **knobs
     )
-    assert "speed-up" in said and "exact" in said
+    assert "token for token" in said and "report.html" in said
 
 
 def replay(shop: Shop, command: str) -> None:
@@ -330,6 +345,7 @@ RULES: list[tuple[str, Callable[[Shop, str], object]]] = [
     (r"^python -m evaluation\.replay TRACES\.jsonl", replay),
     (r"^python -m evaluation\.leaderboard data/mini", ranked),
     (r"^python -m evaluation\.watch data/mini", flags_exist),
+    (r"^python -m evaluation\.report (data/mini /tmp|H100)", several),
     (r"^python (evaluation/speed\.py|-m evaluation\.\w+( export)?) data/mini", on_records),
     (r"^python -m evaluation\.fit_tree", fit_tree),
     (r"^python -m evaluation\.calibrate .*data/mini", on_records),

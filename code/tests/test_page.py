@@ -4,11 +4,13 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import vl_convert
 from tokenizers import Tokenizer, models
 
+from evaluation import inference
 from evaluation.records.drafts import DraftedNodes, packed_drafts, unpacked_drafts
 from evaluation.records.runs import read_run
 from evaluation.report import __main__ as report
@@ -241,6 +243,7 @@ def test_the_answer_stands_first_and_the_charts_in_the_order_of_questions(page):
     assert len(sentences) == 2 and all(text.startswith("sam is fastest") for text in sentences)
     headings = [element.text for element in page.all("h2")]
     assert headings == [
+        "All of them, ranked",
         "How fast",
         "Why",
         "Where",
@@ -294,7 +297,9 @@ def test_a_click_on_a_bar_opens_the_generations_behind_it(page):
 
 @in_a_browser
 def test_the_chooser_leaves_one_machine(page):
+    assert len(page.shown("#ranking tbody tr")) == 4
     page.choose("[data-facet=machine]", "machine 1")
+    assert len(page.shown("#ranking tbody tr")) == 2
     assert len(page.shown(".sentence")) == 1 and len(page.shown("figure")) == 8
     assert all(title.endswith("two") for title in page.listed("#setting"))
     page.choose("[data-facet=machine]", "all")
@@ -418,3 +423,21 @@ def test_dark_narrow_and_printed(page):
         assert not page.one("#viewer-section").is_displayed() and page.one("figure").is_displayed()
     finally:
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+# --- what a terminal says -------------------------------------------------------------------------
+def test_a_matrix_ends_with_the_answer_in_few_lines(folder, monkeypatch, capsys):
+    flags = (folder / "one", folder / "two", "--out", folder / "quiet", "--quiet")
+    run(monkeypatch, report.main, *flags)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 10 and lines[-1] == f"report: {folder / 'quiet' / 'report.html'}"
+    assert lines[0].startswith("best_of_n, T = 0.6") and "sam is fastest" in lines[0]
+    assert "on these runs: on the page" in lines[-2]
+
+
+def test_a_run_ends_with_a_line_a_method(folder, capsys):
+    specs = [SimpleNamespace(path=folder / "one" / f"{m}.jsonl") for m in ("vanilla", "sam")]
+    inference.show(specs)
+    vanilla, sam = capsys.readouterr().out.splitlines()
+    assert vanilla.startswith(str(specs[0].path)) and "6 of 6 questions" in vanilla
+    assert "MAT 2.95" in sam and "x vanilla" in sam and "x vanilla" not in vanilla

@@ -79,7 +79,9 @@ def sentence(result: SettingResult) -> str:
 def _claim(best: MethodResult, is_faster: bool) -> str:
     up = best.speed.speed_up
     assert up is not None
-    speed = f"{up.ratio:.2f}x vanilla [{up.low:.2f}, {up.high:.2f}]"
+    speed = f"{up.ratio:.2f}x vanilla"
+    if up.low == up.low:
+        speed += f" [{up.low:.2f}, {up.high:.2f}]"
     if is_faster:
         return f"{best.name} is fastest: {speed}"
     return f"No method is shown to be faster than vanilla; the best, {best.name}, is {speed}" + (

@@ -5,8 +5,8 @@ Nothing is written and nothing is locked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.analysis import metrics
@@ -14,7 +14,7 @@ from evaluation.analysis.answer import sentence
 from evaluation.analysis.comparison import Comparison, MethodRuns, comparisons_of
 from evaluation.analysis.metrics import SpeedUp
 from evaluation.analysis.results import setting_result
-from evaluation.records.runs import find_runs
+from evaluation.records.runs import RunFile, find_runs
 from evaluation.records.schema import Record
 
 
@@ -55,6 +55,17 @@ def progress(folder: Path, notices: list[str]) -> list[SettingProgress]:
     """
     runs = find_runs(folder, notices, may_be_empty=True)
     return [_of_setting(comparison) for comparison in comparisons_of(runs, notices)]
+
+
+def progress_of_runs(runs: Iterable[RunFile]) -> list[tuple[Path, MethodProgress]]:
+    """Of these files, repeats of a method apart, beside vanilla where it is among them."""
+    found = []
+    for comparison in comparisons_of(runs, []):
+        for method in comparison.methods:
+            for run in method.runs:
+                alone = replace(method, runs=(run,))
+                found.append((run.path, _of_method(comparison, alone)))
+    return found
 
 
 def _of_setting(comparison: Comparison) -> SettingProgress:

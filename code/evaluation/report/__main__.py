@@ -13,6 +13,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from evaluation.analysis.replay_summary import FoundReplay, find_replays
 from evaluation.analysis.results import SettingResult, setting_result
 from evaluation.analysis.scores_file import Scores, mean_scores
 from evaluation.analysis.together import Point, points_of
-from evaluation.command import Parser, print_notices, run_command, summary
+from evaluation.command import Parser, add_quiet_flag, print_notices, run_command, summary
 from evaluation.records.audits import find_audits
 from evaluation.records.writer import write_atomically
 from evaluation.report import answers, definitions, entries, making, page, tables, viewer
@@ -32,6 +33,8 @@ from evaluation.report.entries import Entry, Export, methods_in_order, read_expo
 from evaluation.report.formatting import FORMATS
 from model.errors import UserError
 
+MOST_ANSWERS = 7
+"""Settings whose answer is printed."""
 SUFFIX = {"plain": "txt", "markdown": "md", "latex": "tex"}
 
 
@@ -51,12 +54,17 @@ class Found:
     @property
     def accuracy(self) -> list[dict[str, float]]:
         """By setting and method."""
-        return [{m: s.accuracy for m, s in of_setting.items()} for of_setting in self.scores]
+        found = []
+        for of_setting in self.scores:
+            found.append({name: scores.accuracy for name, scores in of_setting.items()})
+        return found
 
     @property
     def methods(self) -> list[str]:
         """All of them, in the page's order."""
-        names = [name for replay in self.replays for name in replay.summary.methods]
+        names: list[str] = []
+        for replay in self.replays:
+            names += replay.summary.methods
         for result in self.results:
             names += [method.name for method in result.methods]
         return methods_in_order(self.answers, names)
@@ -176,8 +184,8 @@ def _joined(own: Export | None, others: Sequence[Export]) -> Export:
     return Export(
         title=f"SpecTTS-Bench: {', '.join(titles)}",
         subtitle=" | ".join(dict.fromkeys(part.subtitle for part in parts)),
-        entries=tuple(told_apart([entry for part in parts for entry in part.entries])),
-        notices=tuple(dict.fromkeys(note for part in parts for note in part.notices)),
+        entries=tuple(told_apart(list(chain.from_iterable(part.entries for part in parts)))),
+        notices=tuple(dict.fromkeys(chain.from_iterable(part.notices for part in parts))),
         definitions="\n\n".join(dict.fromkeys(part.definitions for part in parts)),
     )
 
@@ -209,6 +217,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=tuple(FORMATS), default="markdown", help="of the tables file"
     )
+    add_quiet_flag(parser)
     args = parser.parse_args()
     for folder in args.folders:
         if not folder.is_dir() and folder.suffix != ".json":
@@ -263,9 +272,23 @@ def main() -> int:
     write_atomically(out / f"tables.{SUFFIX[args.format]}", tables_file(export, args.format))
     if own and args.figures:
         _write_for_paper(found, own, args.figures)
-    print_notices(notices)
+    if not args.quiet:
+        print_notices(notices)
+    for line in final_lines(export, args.quiet):
+        print(line)
     print(f"report: {out / 'report.html'}")
     return 0
+
+
+def final_lines(export: Export, notes_unsaid: bool) -> list[str]:
+    """The answers, in at most MOST_ANSWERS + 2 lines."""
+    answered = [entry.answer for entry in export.entries if entry.answer]
+    lines = [f"{made.title}: {made.sentence}" for made in answered[:MOST_ANSWERS]]
+    if len(answered) > MOST_ANSWERS:
+        lines.append(f"{len(answered) - MOST_ANSWERS} more settings on the page")
+    if export.notices and notes_unsaid:
+        lines.append(f"{len(export.notices)} notes on these runs: on the page")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// The charts: Vega-Lite drawn one after another while the page is idle, asked by hovering and clicking.
+// The charts: Vega-Lite, drawn one by one while the page is idle, asked by hovering and clicking.
 "use strict";
 
 const Charts = (function () {

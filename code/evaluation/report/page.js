@@ -42,7 +42,8 @@
     for (const kind of document.querySelectorAll(".kind")) {
       kind.hidden = !kind.querySelector("figure:not([hidden])");
     }
-    Viewer.limit(data.entries.filter((entry, number) => shown[number]).map((entry) => entry.title));
+    const left = data.entries.filter((entry, at) => shown[at]);
+    Viewer.limit(left.map((entry) => entry.title));
     Charts.work();
   }
 
@@ -64,13 +65,39 @@
     }
   }
 
+  // --- all methods of several machines or models -----------------------------------------------
+  function rank() {
+    const answered = data.entries.filter((entry) => entry.answer);
+    const machines = new Set(answered.map((e) => `${e.facets.model}|${e.facets.machine}`));
+    if (machines.size < 2) return;
+    $("ranking").hidden = false;
+    const rows = [];
+    data.entries.forEach((entry, at) => {
+      for (const row of entry.answer?.rows ?? []) {
+        if (row.ratio !== null && row.method !== "vanilla") rows.push({ row, entry, at });
+      }
+    });
+    rows.sort((a, b) => b.row.ratio - a.row.ratio);
+    const body = $("ranking").querySelector("tbody");
+    for (const { row, entry, at } of rows) {
+      const line = element("tr", body);
+      line.dataset.entry = at;
+      const cells = [
+        row.method, interval(row), row.verdict || "-", row.texts || "-", number(row.mat),
+        number(row.tokens_per_second, 1), [entry.title, entry.facets.machine].join(", "),
+      ];
+      for (const cell of cells) element("td", line, cell);
+    }
+  }
+
   // --- two settings side by side ---------------------------------------------------------------
-  const number = (value, digits = 2) => (value === null || value === undefined ? "-" : value.toFixed(digits));
+  const number = (value, digits = 2) => value?.toFixed(digits) ?? "-";
   const ratio = (a, b) => (a && b ? `${number(b / a)}x` : "-");
 
   function interval(row) {
     if (!row || row.ratio === null) return "-";
-    return row.low === null ? number(row.ratio) : `${number(row.ratio)} [${number(row.low)}, ${number(row.high)}]`;
+    if (row.low === null) return number(row.ratio);
+    return `${number(row.ratio)} [${number(row.low)}, ${number(row.high)}]`;
   }
 
   function judged(a, b) {
@@ -85,8 +112,11 @@
     const place = $("differences");
     place.replaceChildren();
     const other = data.facets.filter((facet) => a.facets[facet] !== b.facets[facet]);
-    const told = other.map((facet) => `${facet}: ${a.facets[facet] || "-"} / ${b.facets[facet] || "-"}`);
-    element("p", place, told.length ? `They differ in ${told.join("; ")}.` : "They are of one model, machine and setting.");
+    const both = (facet) => `${facet}: ${a.facets[facet] || "-"} / ${b.facets[facet] || "-"}`;
+    const told = other.length
+      ? `They differ in ${other.map(both).join("; ")}.`
+      : "They are of one model, machine and setting.";
+    element("p", place, told);
     const table = element("table", element("div", place, null, "scroll"));
     const head = element("tr", element("thead", table));
     const names = [
@@ -109,7 +139,8 @@
   }
 
   function difference() {
-    const answered = data.entries.map((entry, number) => [entry, number]).filter(([entry]) => entry.answer);
+    const numbered = data.entries.map((entry, at) => [entry, at]);
+    const answered = numbered.filter(([entry]) => entry.answer);
     if (answered.length < 2) return;
     $("difference").hidden = false;
     ["first", "second"].forEach((id, at) => {
@@ -124,6 +155,7 @@
   Charts.onDark(legend);
   chooser();
   legend();
+  rank();
   difference();
   Charts.build();
 })();

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -78,8 +79,7 @@ def data(entries: Sequence[Entry]) -> dict[str, Any]:
 def order(entries: Sequence[Entry]) -> list[str]:
     """All methods of the page, in its order."""
     answers = [entry.answer for entry in entries if entry.answer]
-    others = [name for entry in entries for name in entry.methods]
-    return methods_in_order(answers, others)
+    return methods_in_order(answers, chain.from_iterable(entry.methods for entry in entries))
 
 
 @functools.cache

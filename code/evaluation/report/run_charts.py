@@ -32,6 +32,8 @@ SAME_SPEED_UP = (0.5, 1, 1.5, 2, 3, 4, 6)
 ROOM = 1.15
 """Of the largest value, so that points are not on the edge."""
 FEWEST_CATEGORIES = 2
+LABEL_WIDTH, LABEL_HEIGHT = 0.25, 0.06
+"""Of a point's name, in parts of the picture."""
 
 METHOD = Column("method", "method")
 SPEED_UP = Column("speed_up", "speed-up over vanilla", ".2f")
@@ -120,6 +122,7 @@ def mat_against_cost(result: SettingResult, methods: Sequence[str]) -> Chart:
         mat, cost, up = method.speed.mat, method.speed.cost, method.speed.speed_up
         if cost is not None and up is not None and mat == mat:
             rows.append({"method": method.name, "cost": cost, "mat": mat, "speed_up": up.ratio})
+    _label(rows)
     right = ROOM * max((row["cost"] for row in rows), default=1)
     top = ROOM * max((row["mat"] for row in rows), default=1)
     columns = (METHOD, COST, MAT, SPEED_UP)
@@ -134,7 +137,7 @@ def mat_against_cost(result: SettingResult, methods: Sequence[str]) -> Chart:
     }
     names = {
         "mark": {"type": "text", "align": "left", "dx": 7, "dy": -5, "fontSize": 10},
-        "encoding": {"x": COST.channel(), "y": MAT.channel(), "text": {"field": "method"}},
+        "encoding": {"x": COST.channel(), "y": MAT.channel(), "text": {"field": "label"}},
     }
     return Chart(
         name="cost",
@@ -146,6 +149,21 @@ def mat_against_cost(result: SettingResult, methods: Sequence[str]) -> Chart:
         rows=tuple(rows),
         spec=layered([*_same_speed_up(right, top), points, names], columns, HEIGHT + 40),
     )
+
+
+def _label(rows: Sequence[Row]) -> None:
+    """Name the points whose name no other would lie on."""
+    named: list[Row] = []
+    width = max((row["cost"] for row in rows), default=1) * LABEL_WIDTH
+    height = max((row["mat"] for row in rows), default=1) * LABEL_HEIGHT
+    for row in rows:
+        is_free = True
+        for other in named:
+            is_beside = abs(row["cost"] - other["cost"]) < width
+            is_free = is_free and not (is_beside and abs(row["mat"] - other["mat"]) < height)
+        row["label"] = row["method"] if is_free else ""
+        if is_free:
+            named.append(row)
 
 
 def _same_speed_up(right: float, top: float) -> list[Spec]:

@@ -34,7 +34,8 @@ const Viewer = (function () {
 
   function chooseSetting() {
     const found = listed();
-    $("text").replaceChildren(...found.map(([candidate, number]) => new Option(candidate.title, number)));
+    const options = found.map(([candidate, number]) => new Option(candidate.title, number));
+    $("text").replaceChildren(...options);
     const names = Object.entries(filter).filter(([, value]) => value !== undefined);
     $("filter").hidden = !names.length;
     $("filter").textContent = `only ${names.map(([name, value]) => `${name} ${value}`).join(", ")} ✕`;
@@ -47,7 +48,8 @@ const Viewer = (function () {
     const order = Charts.data.methods.map((method) => method.name); // the page's
     const names = order.filter((name) => name in text.methods);
     const wanted = chosenMethods?.filter((name) => names.includes(name)) ?? [];
-    const first = wanted.length ? wanted : names.filter((n) => n !== "vanilla").slice(0, FIRST_METHODS);
+    const fastest = names.filter((name) => name !== "vanilla").slice(0, FIRST_METHODS);
+    const first = wanted.length ? wanted : fastest;
     $("methods").replaceChildren();
     for (const name of names) {
       const label = element("label", $("methods"));
@@ -62,7 +64,10 @@ const Viewer = (function () {
     draw();
   }
 
-  const shownMethods = () => [...$("methods").querySelectorAll("input:checked")].map((box) => box.value);
+  function shownMethods() {
+    const boxes = $("methods").querySelectorAll("input:checked");
+    return [...boxes].map((box) => box.value);
+  }
 
   // --- a method's steps ------------------------------------------------------------------------
   // [{source, from, to, drafted, refused}]; the prefill emits token 0
@@ -169,7 +174,7 @@ const Viewer = (function () {
     const sources = new Set(columns.flatMap((c) => c.steps.map((s) => s.source)));
     $("legend").replaceChildren();
     element("span", $("legend"), "the target's own token", "own");
-    if (text.forced) element("span", $("legend"), "forced: the end of thinking at its budget", "forced");
+    if (text.forced) element("span", $("legend"), "forced: thinking was ended", "forced");
     for (const source of sources) {
       if (source === "none" || source === "prefill") continue;
       element("span", $("legend"), `drafted by ${source}`).style.background = tint(source);
@@ -228,8 +233,8 @@ const Viewer = (function () {
         c.spans[i].classList.toggle("now", step > 0 && i === at);
       }
       c.at = step ? at : -1;
-      const isOver = step > at;
-      c.now.textContent = !step ? "" : isOver ? `finished after ${at} steps` : `step ${at}: ${told(c.steps[at])}`;
+      const now = step > at ? `finished after ${at} steps` : `step ${at}: ${told(c.steps[at])}`;
+      c.now.textContent = step ? now : "";
       if (step) within(c.body, c.spans[at]);
     }
     $("step").textContent = step ? `step ${step}` : "all steps";
@@ -279,7 +284,8 @@ const Viewer = (function () {
     }
     const texts = listed();
     const own = texts.findIndex(([t]) => t === text);
-    const next = [...texts.slice(own + 1), ...texts.slice(0, own + 1)].find(([t]) => whole(t).includes(wanted));
+    const following = [...texts.slice(own + 1), ...texts.slice(0, own + 1)];
+    const next = following.find(([t]) => whole(t).includes(wanted));
     if (!next) return;
     $("text").value = next[1];
     chooseText();
@@ -312,7 +318,8 @@ const Viewer = (function () {
 
   function fromAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
-    const at = data.texts.findIndex((t) => t.setting === asked.get("setting") && t.title === asked.get("text"));
+    const isAsked = (t) => t.setting === asked.get("setting") && t.title === asked.get("text");
+    const at = data.texts.findIndex(isAsked);
     if (at < 0) return false;
     filter = {};
     chosenMethods = (asked.get("methods") ?? "").split(" ").filter(Boolean);

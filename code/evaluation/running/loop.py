@@ -61,8 +61,6 @@ def run(specs: Sequence[RunSpec], argv: list[str]) -> int:
                 run_questions(turns, questions, progress)
         finally:
             progress.close()
-    for spec in specs:
-        print(f"records: {spec.path}")
     return report_failures([turn.writer for turn in turns])
 
 

@@ -94,11 +94,15 @@ class Matrix:
         ]
 
     def summaries(self) -> list[list[str]]:
-        """What is made of the records."""
+        """What is made of the records: numbers, grades, and the page, which says the answer."""
         out = str(self.out)
         plot, numbers = str(self.out / "speed.png"), str(self.out / "speed.json")
-        speed = ["-m", "evaluation.speed", out, "--plot", plot, "--json", numbers]
-        return [[sys.executable, *speed], [sys.executable, "-m", "evaluation.score", out]]
+        commands = [
+            ["evaluation.speed", out, "--plot", plot, "--json", numbers],
+            ["evaluation.score", out],
+            ["evaluation.report", out],
+        ]
+        return [[sys.executable, "-m", *command, "--quiet"] for command in commands]
 
 
 def show(command: Sequence[str], gpu: str | None = None) -> None:

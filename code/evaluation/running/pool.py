@@ -455,8 +455,6 @@ def run_pool(specs: Items[RunSpec], argv: list[str], questions: list[Question]) 
             _run(pool, writers)
     finally:
         ray.shutdown()
-    for spec in specs:
-        print(f"records: {spec.path}")
     return report_failures(list(writers.values()))
 
 
