@@ -149,7 +149,7 @@ def _sps(model: Model, shape: str) -> Drafter:
 
 def _eagle3(model: Model) -> Drafter:
     embedding = model.network.get_input_embeddings().weight
-    recorded = model.engine.startswith("cuda_graph")
+    recorded = eagle3.ways_to_record(model.engine)
     return eagle3.Eagle3(eagle3.Config(), random_head(model), embedding, recorded)
 
 

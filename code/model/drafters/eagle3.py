@@ -53,6 +53,15 @@ class Config:
             )
 
 
+FUSED, PLAIN = "fused", "plain"
+"""How a draft may be recorded."""
+
+
+def ways_to_record(engine: str) -> tuple[str, ...]:
+    """A draft, where the target runs by this engine."""
+    return {"cuda_graph_fused": (FUSED, PLAIN), "cuda_graph": (PLAIN,)}.get(engine, ())
+
+
 @dataclass
 class Shared:
     """What all sessions of a drafter have in common."""
@@ -64,9 +73,14 @@ class Shared:
 
 class Eagle3(Drafter):
     def __init__(
-        self, config: Config, head: Eagle3Head, embedding: torch.Tensor, recorded: bool = False
+        self,
+        config: Config,
+        head: Eagle3Head,
+        embedding: torch.Tensor,
+        recorded: tuple[str, ...] = (),
     ) -> None:
-        """`recorded`: the whole draft runs as one CUDA graph (on a CPU operation by operation)."""
+        """`recorded`: how the whole draft may run as one CUDA graph (on a CPU operation by
+        operation): FUSED, PLAIN, tried in this order; by level where it holds nothing."""
         k = min(config.eagle_top_k, config.eagle_nodes - 1, head.config.draft_vocab)
         self.head, self.embedding, self.config = head, embedding, config
         self.shape = TreeShape(k=k, depth=config.eagle_depth, nodes=config.eagle_nodes - 1)
@@ -94,7 +108,7 @@ class Eagle3(Drafter):
     def session(self, slot: int = 0) -> Eagle3:
         """Sessions draft level by level, so that one forward serves all of them."""
         session = super().session(slot)
-        session._slot, session._recorded, session._graph = slot, False, None
+        session._slot, session._recorded, session._graph = slot, (), None
         if slot:
             session.state = self._shared.states.get(slot)
         return session
@@ -151,12 +165,21 @@ class Eagle3(Drafter):
             self._shared.states[self._slot] = self.state
         if self._recorded:
             self._graph = self._recorded_draft(self.state)
-            self._recorded = self._graph is not None
         return self.state
 
     def _recorded_draft(self, state: DraftState) -> DraftGraph | None:
-        """The whole draft as graphs; None, and a warning, where it has to be drafted by level."""
-        graph = DraftGraph(state, self.shape)
+        """The whole draft as graphs; None, and a warning, where it has to be drafted by level.
+
+        A way that fails is not tried again.
+        """
+        while self._recorded:
+            if graph := self._recorded_as(state, self._recorded[0]):
+                return graph
+            self._recorded = self._recorded[1:]
+        return None
+
+    def _recorded_as(self, state: DraftState, way: str) -> DraftGraph | None:
+        graph = DraftGraph(state, self.shape, fused=way == FUSED)
         why = "as recorded is another than level by level"
         try:
             reproduces = graph.prepare()
@@ -167,7 +190,8 @@ class Eagle3(Drafter):
             why = f"cannot be recorded here ({type(error).__name__}: {error})"
         state.reset()
         if not reproduces:
-            warnings.warn(f"EAGLE-3's draft {why}; it is drafted level by level", stacklevel=2)
+            simpler = "operation by operation" if way == FUSED else "level by level"
+            warnings.warn(f"EAGLE-3's draft, {way}, {why}; going on {simpler}", stacklevel=2)
         return graph if reproduces else None
 
     def _growing(self, shape: TreeShape) -> Drafting[Tree]:
@@ -203,5 +227,4 @@ def build(config: Config, model: Model) -> Drafter:
         embedding = head.embed_tokens.weight
     else:
         embedding = model.network.get_input_embeddings().weight
-    recorded = model.engine.startswith("cuda_graph")
-    return Eagle3(config, head, embedding, recorded)
+    return Eagle3(config, head, embedding, ways_to_record(model.engine))

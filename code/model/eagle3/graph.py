@@ -1,19 +1,36 @@
 """A whole EAGLE-3 draft as one CUDA graph: catching up with accepted rows, then every level.
 
 Lengths lie on the device, so one graph for each bucket of accepted rows serves every context
-length; the host reads only the finished tree. On a CPU the same code runs operation by operation:
-so it is tested.
+length; the host reads only the finished tree. `fused`: each part is compiled first, its linears
+merged, as the target's layers are (`cuda_graph_fused.py`): 20 launches a level with its top-k. On
+a CPU the same code runs operation by operation: so it is tested.
 
-Shapes: n accepted rows of a bucket, k frontier (top-k), F features, H hidden.
+Shapes: n accepted rows of a bucket, k frontier (top-k), F features, H hidden, K key/value heads,
+D head dimension.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 
 from model.drafting import DraftForward, alone
-from model.eagle3.tree import DraftState, Level, Scored, Tree, TreeShape, expand, read, scored
+from model.eagle3.head import Eagle3Head
+from model.eagle3.tree import (
+    DraftState,
+    Level,
+    Scored,
+    Tree,
+    TreeShape,
+    expand,
+    read,
+    scored,
+    select,
+)
 from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.merged_linears import compile_merged, move_together
 from model.engine.device.tree_attention import tree_attention
 
 BUCKETS = (1, 2, 4, 8, 16)
@@ -24,14 +41,18 @@ MOST_ROWS = BUCKETS[-1]
 class DraftGraph:
     """Trees of one shape from one state; made anew when the state is."""
 
-    def __init__(self, state: DraftState, shape: TreeShape) -> None:
+    def __init__(self, state: DraftState, shape: TreeShape, fused: bool = False) -> None:
         config, cache = state.head.config, state.cache
         self._state, self._shape = state, shape
         self._inputs = StepBuffer({"stable": 1, "rows": 1, "tokens": MOST_ROWS}, cache.device)
         self._features = cache.new_zeros(MOST_ROWS, 3 * config.target_hidden)
-        drafted_rows = max(1, shape.depth) * shape.k
-        self._drafted = cache.new_zeros(2, drafted_rows, config.kv_heads, config.head_dim)
-        self._scaling = config.head_dim**-0.5
+        self._drafted = cache.new_zeros(2, 0, config.kv_heads, config.head_dim)
+        self._nothing = self._drafted
+        if fused:
+            move_together(state.head)
+        self._caught_up = compiled(caught_up) if fused else caught_up
+        self._level = compiled(next_level) if fused else next_level
+        self._select = compiled(select) if fused else select
         self._order = torch.arange(MOST_ROWS, device=cache.device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._pool: object = None
@@ -89,57 +110,115 @@ class DraftGraph:
     def body(self, rows: int) -> torch.Tensor:
         """What a graph holds: the packed tree. Reads the device buffer alone."""
         state, shape, given = self._state, self._shape, self._inputs.device
-        order = self._order[:rows]
-        feature = state.head.fuse(self._features[:rows])
-        causal = torch.ones(rows, rows, dtype=torch.bool, device=order.device).tril()
-        positions, stable = given["stable"] + order, given["stable"]
-        out = self._forward(feature, given["tokens"][:rows], positions, stable, causal)
-        last = out.index_select(0, given["rows"] - 1)
-        scored_last = scored(state.head, state.ids, last, shape.k)
+        self._drafted = self._nothing
+        last = self._caught_up(
+            state.head,
+            self._tables(),
+            self._features[:rows],
+            given["tokens"][:rows],
+            self._order[:rows],
+            given["stable"],
+            given["rows"],
+            shape.k,
+        )
         growing = expand(
-            state.head, scored_last, shape, lambda level: DraftForward(level, self._levels)
+            state.head,
+            Scored(*last),
+            shape,
+            lambda level: DraftForward(level, self._levels),
+            self._select,
         )
         return alone(growing)
 
     def _levels(self, levels: list[Level]) -> list[Scored]:
         """One level: nobody shares a recorded draft."""
         (level,) = levels
-        state, shape, given = self._state, self._shape, self._inputs.device
-        caught_up = given["stable"] + given["rows"]
-        positions = (caught_up + level.number).expand(shape.k)
-        out = self._forward(
-            level.feature, level.tokens, positions, caught_up, level.attends, level.number
+        state, given = self._state, self._inputs.device
+        out, scores, tokens, self._drafted = self._level(
+            state.head,
+            self._tables(),
+            level.feature,
+            level.tokens,
+            given["stable"] + given["rows"],
+            level.number,
+            level.attends,
+            self._drafted,
         )
-        return [scored(state.head, state.ids, out, shape.k)]
+        return [Scored(out, scores, tokens)]
 
-    def _forward(
-        self,
-        feature: torch.Tensor,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        start: torch.Tensor,
-        mask: torch.Tensor,
-        level: int | None = None,
-    ) -> torch.Tensor:
-        """The layer's output [n, H].
+    def _tables(self) -> Tables:
+        state = self._state
+        return Tables(state.embedding, state.cos, state.sin, state.ids, state.cache)
 
-        Rows of a level join the drafted ones; others (no level) are stored behind the stable ones.
-        """
-        state, k = self._state, self._shape.k
-        cos, sin = state.cos.index_select(0, positions), state.sin.index_select(0, positions)
-        residual, query, key, value = state.head.project(feature, state.embedding[tokens], cos, sin)
-        if level is not None:
-            begin, end = level * k, (level + 1) * k
-            self._drafted[0, begin:end], self._drafted[1, begin:end] = key, value
-            key, value = self._drafted[0, :end], self._drafted[1, :end]
-        attended = tree_attention(
-            query,
-            key,
-            value,
-            state.cache,
-            start,
-            mask.contiguous(),
-            self._scaling,
-            store=level is None,
-        )
-        return state.head.finish(residual, attended)
+
+class Tables(NamedTuple):
+    """What a head looks up, and its cache of stable rows."""
+
+    embedding: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+    ids: torch.Tensor
+    """Of the target, by draft id."""
+    cache: torch.Tensor
+
+
+def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """Fused by Inductor, its linears merged."""
+    return torch.compile(part, backend=compile_merged)
+
+
+def caught_up(
+    head: Eagle3Head,
+    tables: Tables,
+    features_nF: torch.Tensor,
+    tokens: torch.Tensor,
+    order: torch.Tensor,
+    stable: torch.Tensor,
+    rows: torch.Tensor,
+    k: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Store n rows behind the `stable` ones, of which `rows` count: the last one's `Scored`."""
+    count = features_nF.shape[0]
+    causal = torch.ones(count, count, dtype=torch.bool, device=order.device).tril()
+    residual, query, key, value = _projected(
+        head, tables, head.fuse(features_nF), tokens, stable + order
+    )
+    scaling = head.config.head_dim**-0.5
+    attended = tree_attention(query, key, value, tables.cache, stable, causal, scaling, store=True)
+    last = head.finish(residual, attended).index_select(0, rows - 1)
+    best = scored(head, tables.ids, last, k)
+    return best.out, best.scores, best.tokens
+
+
+def next_level(
+    head: Eagle3Head,
+    tables: Tables,
+    feature: torch.Tensor,
+    tokens: torch.Tensor,
+    stable: torch.Tensor,
+    number: int,
+    attends: torch.Tensor,
+    drafted: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A level's `Scored`, and `drafted` [2, rows, K, D] with its keys and values behind."""
+    k = tokens.shape[0]
+    positions = (stable + number).expand(k)
+    residual, query, key, value = _projected(head, tables, feature, tokens, positions)
+    drafted = torch.cat([drafted, torch.stack([key, value])], dim=1)
+    scaling = head.config.head_dim**-0.5
+    attended = tree_attention(
+        query, drafted[0], drafted[1], tables.cache, stable, attends, scaling, store=False
+    )
+    best = scored(head, tables.ids, head.finish(residual, attended), k)
+    return best.out, best.scores, best.tokens, drafted
+
+
+def _projected(
+    head: Eagle3Head,
+    tables: Tables,
+    feature: torch.Tensor,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    cos, sin = tables.cos.index_select(0, positions), tables.sin.index_select(0, positions)
+    return head.project(feature, tables.embedding[tokens], cos, sin)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -111,37 +112,87 @@ class Candidates:
         return torch.stack([kept + 1, tokens[kept], parents[kept], bits])
 
 
+class Frontier(NamedTuple):
+    """The k nodes that a level expands."""
+
+    scores: torch.Tensor
+    """Log-probabilities of their paths [k]."""
+    tokens: torch.Tensor
+    numbers: torch.Tensor
+    """As candidates."""
+    feature: torch.Tensor
+    """[k, H]."""
+    attends: torch.Tensor
+    """Which drafted rows each attends, itself last: bool [k, (level + 1) * k]."""
+
+
+def select(
+    scores: torch.Tensor,
+    tokens: torch.Tensor,
+    feature: torch.Tensor,
+    frontier: Frontier,
+    first_number: int,
+) -> tuple[torch.Tensor, torch.Tensor, Frontier]:
+    """The k best of a frontier's children are the next one.
+
+    Given the children's log-probabilities and tokens [k, k], their parents' features [k, H], and
+    the first child's number as a candidate. Returns of all children the paths' scores and the
+    parents' numbers [k * k], and the next frontier.
+    """
+    k = len(frontier.scores)
+    child_scores = (scores + frontier.scores[:, None]).flatten()
+    parents = frontier.numbers[:, None].expand(k, k).flatten()
+    best = child_scores.sort(descending=True, stable=True).indices[:k]
+    parent_row = best // k
+    itself = torch.eye(k, dtype=torch.bool, device=best.device)
+    following = Frontier(
+        scores=child_scores[best],
+        tokens=tokens.flatten()[best],
+        numbers=first_number + best,
+        feature=feature[parent_row],
+        attends=torch.cat([frontier.attends[parent_row], itself], dim=1),
+    )
+    return child_scores, parents, following
+
+
+Select = Callable[..., tuple[torch.Tensor, torch.Tensor, Frontier]]
+
+
 def expand(
-    head: Eagle3Head, last: Scored, shape: TreeShape, forward: Callable[[Level], DraftForward]
+    head: Eagle3Head,
+    last: Scored,
+    shape: TreeShape,
+    forward: Callable[[Level], DraftForward],
+    choose: Select = select,
 ) -> Drafting[torch.Tensor]:
     """The best nodes of a tree of `depth` levels below the first (Li et al. 2024, EAGLE-2, sec. 4).
 
-    `last` is of the last stable row; `forward` yields the `Scored` of a level. [4, nodes]:
-    candidate numbers from 1, tokens, parents' numbers, scores by their bits, parents first.
-    Tensors throughout: nothing is read on the host.
+    `last` is of the last stable row; `forward` yields the `Scored` of a level; `choose` is
+    `select`, compiled perhaps. [4, nodes]: candidate numbers from 1, tokens, parents' numbers,
+    scores by their bits, parents first. Tensors throughout: nothing is read on the host.
     """
     k, device = shape.k, last.out.device
-    frontier_scores, frontier_tokens = last.scores[0], last.tokens[0]
-    made = Candidates([frontier_scores], [frontier_tokens], [torch.zeros_like(frontier_tokens)])
-    frontier_numbers = torch.arange(1, k + 1, device=device)
-    feature = head.next_feature(last.out).expand(k, -1)
-    itself = torch.eye(k, dtype=torch.bool, device=device)
-    attends = itself[:, :0]
+    frontier = Frontier(
+        scores=last.scores[0],
+        tokens=last.tokens[0],
+        numbers=torch.arange(1, k + 1, device=device),
+        feature=head.next_feature(last.out).expand(k, -1),
+        attends=torch.eye(k, dtype=torch.bool, device=device),
+    )
+    parents = torch.zeros_like(frontier.tokens)
+    made = Candidates([frontier.scores], [frontier.tokens], [parents])
     for level in range(shape.depth):
-        attends = torch.cat([attends, itself], dim=1)
-        children = yield forward(Level(level, feature, frontier_tokens, attends))
-        child_scores = (children.scores + frontier_scores[:, None]).flatten()
-        child_tokens = children.tokens.flatten()
-        made.scores.append(child_scores)
-        made.tokens.append(child_tokens)
-        made.parents.append(frontier_numbers[:, None].expand(k, k).flatten())
-        # the k best children are the next frontier
-        best = child_scores.sort(descending=True, stable=True).indices[:k]
-        parent_row = best // k
-        frontier_scores, frontier_tokens = child_scores[best], child_tokens[best]
-        frontier_numbers = 1 + k + level * k * k + best
-        feature = head.next_feature(children.out)[parent_row]
-        attends = attends[parent_row]
+        children = yield forward(Level(level, frontier.feature, frontier.tokens, frontier.attends))
+        scores, parents, frontier = choose(
+            children.scores,
+            children.tokens,
+            head.next_feature(children.out),
+            frontier,
+            1 + k + level * k * k,
+        )
+        made.scores.append(scores)
+        made.tokens.append(children.tokens.flatten())
+        made.parents.append(parents)
     return made.best(shape.nodes)
 
 
