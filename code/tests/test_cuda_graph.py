@@ -388,7 +388,9 @@ def test_a_fused_draft_that_fails_is_drafted_operation_by_operation(artefacts, t
     head = methods.load("eagle3", target, artefacts["eagle3"]).head
     embedding = target.network.get_input_embeddings().weight
     drafter = eagle3.Eagle3(config, head, embedding, (eagle3.FUSED, eagle3.PLAIN))
-    with pytest.warns(UserWarning, match="fused, cannot be recorded here.*operation by operation"):
+    with pytest.warns(
+        UserWarning, match="recorded fused, cannot be recorded here.*operation by operation"
+    ):
         drafter.reserve(200)
     request = Request(PROMPT, 30)
     vanilla = generate(target, methods.load("vanilla", target), request)

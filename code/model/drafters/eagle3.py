@@ -179,20 +179,22 @@ class Eagle3(Drafter):
         return None
 
     def _recorded_as(self, state: DraftState, way: str) -> DraftGraph | None:
-        graph = DraftGraph(state, self.shape, fused=way == FUSED)
-        why = "as recorded is another than level by level"
+        why = "is another than level by level"
+        graph = None
         try:
-            reproduces = graph.prepare()
+            made = DraftGraph(state, self.shape, fused=way == FUSED)
+            graph = made if made.prepare() else None
         except (torch.OutOfMemoryError, UserError):
             raise
         except Exception as error:  # Triton and CUDA raise types of their own
-            reproduces = False
             why = f"cannot be recorded here ({type(error).__name__}: {error})"
         state.reset()
-        if not reproduces:
+        if graph is None:
             simpler = "operation by operation" if way == FUSED else "level by level"
-            warnings.warn(f"EAGLE-3's draft, {way}, {why}; going on {simpler}", stacklevel=2)
-        return graph if reproduces else None
+            warnings.warn(
+                f"EAGLE-3's draft, recorded {way}, {why}; going on {simpler}", stacklevel=2
+            )
+        return graph
 
     def _growing(self, shape: TreeShape) -> Drafting[Tree]:
         """By the recorded draft, but near a text's end, where trees are smaller."""
