@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import pytest
 import vl_convert
@@ -127,6 +128,62 @@ def test_exported_entries_make_the_same_page_again(folder, monkeypatch, capsys, 
     run(monkeypatch, report.main, folder / "one", first, "--out", twice)
     titles = [entry.title for entry in read_export(twice / "entries.json").entries]
     assert len(titles) == 3 == len(set(titles))
+
+
+def changed(path: tuple, value):
+    """An export with one value in its depths replaced."""
+
+    def change(data):
+        place = data
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        return data
+
+    return change
+
+
+DEEP = ("entries", 0)
+ROW = (*DEEP, "answer", "rows", 0)
+CHART = (*DEEP, "charts", 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        changed((*ROW, "ratio"), "3"),
+        changed((*ROW, "low"), float("nan")),
+        changed((*ROW, "mat"), "2"),
+        changed((*ROW, "method"), None),
+        changed((*ROW, "memory"), None),
+        changed((*ROW, "tokens_per_second"), [1]),
+        changed((*CHART, "rows", 0, "method"), 5),
+        changed((*CHART, "rows"), ["text"]),
+        changed((*CHART, "columns", 0), ["method", "method", 2]),
+        changed((*CHART, "spec"), []),
+        changed((*CHART, "spec"), {}),
+        changed((*DEEP, "tables", 0, "rows"), [5]),
+        changed((*DEEP, "tables", 0, "header"), None),
+        changed((*DEEP, "title"), "\ud800"),
+        changed((*DEEP, "facets"), {"model": 1}),
+        changed(("notices",), "hello"),
+        changed(("title",), None),
+    ),
+)
+def test_damage_in_the_depths_of_entries_is_one_line(change, folder, monkeypatch, tmp_path):
+    data = json.loads((folder / "report" / "entries.json").read_text())
+    file = tmp_path / "entries.json"
+    file.write_text(json.dumps(change(data)))
+    monkeypatch.setattr("sys.argv", ["report", str(file)])
+    with pytest.raises(UserError, match=r"entries.json is (damaged|no JSON file)"):
+        report.main()
+
+
+def test_a_folder_given_twice_is_refused(folder, monkeypatch):
+    one = str(folder / "one")
+    monkeypatch.setattr("sys.argv", ["report", one, f"{one}/../one"])
+    with pytest.raises(UserError, match="given twice"):
+        report.main()
 
 
 @pytest.mark.parametrize(
@@ -340,7 +397,11 @@ def test_walking_and_a_link_to_a_step(page, folder):
         page.one("#next").click()
     assert page.one("#step").text == "step 3" and len(page.all(".step.now")) == 2
     current = [element.text for element in page.all(".current")]
-    assert current == ["step 3: sam: 2 accepted + 1", "step 3: pld: 1 accepted + 1"]
+    sam, pld = current
+    assert sam.startswith("step 3: sam: 2 accepted + 1; refused here: ")
+    assert pld == "step 3: pld: 1 accepted + 1; (which: run with --record-drafts)" or (
+        pld == "step 3: pld: 1 accepted + 1"
+    )
     address = page.browser.current_url
     assert "step=3" in address
     again = Page(page.browser, address)
@@ -350,6 +411,33 @@ def test_walking_and_a_link_to_a_step(page, folder):
     assert len(again.all(".column:first-child .later")) == steps - 3
     again.one("#all").click()
     assert again.all(".later, .now") == []
+
+
+@in_a_browser
+@pytest.mark.parametrize("step", ("1.5", "-3", "1e9", "Infinity", "x"))
+def test_a_garbled_address_harms_nothing(step, page):
+    setting, text = (page.run(f"return document.getElementById('{name}').selectedOptions[0].text")
+                     for name in ("setting", "text"))  # fmt: skip
+    address = urlencode({"setting": setting, "text": text, "methods": "sam", "step": step})
+    garbled = Page(page.browser, f"{page.browser.current_url.split('#')[0]}#{address}")
+    assert len(garbled.all("figure .place svg")) == 16 and len(garbled.all(".column")) == 1
+
+
+@in_a_browser
+def test_the_charts_of_a_folder_lead_to_its_texts_beside_entries(folder, browser, monkeypatch):
+    """Titles are told apart, in the viewer too; where there are no texts the page says so."""
+    for name in ("one", "two"):
+        run(monkeypatch, report.main, folder / name, "--out", folder / f"alone-{name}")
+    mixed = folder / "mixed"
+    entries = folder / "alone-two" / "entries.json"
+    run(monkeypatch, report.main, folder / "one", entries, "--out", mixed)
+    page = Page(browser, (mixed / "report.html").as_uri())
+    assert page.listed("#setting") == ["best_of_n, T = 0.6, machine 0"]
+    page.click(page.bars("speed", 0)[0])
+    checked = [b.get_attribute("value") for b in page.all("#methods input") if b.is_selected()]
+    assert checked == ["sam"] and not page.one("#nothing").is_displayed()
+    page.choose("[data-facet=machine]", "machine 1")
+    assert page.one("#nothing").is_displayed() and page.all(".column") == []
 
 
 @in_a_browser
@@ -377,7 +465,7 @@ def test_charts_as_tables_and_files(page, tmp_path):
     figure = page.one("figure[data-chart=speed]")
     page.click(figure.find_element("css selector", "summary"))
     cells = [cell.text for cell in figure.find_elements("css selector", "tbody tr:first-child td")]
-    assert cells[0] == "sam" and cells[-1] == "exact"
+    assert cells[0] == "sam" and cells[-2:] == ["exact", "show"]
     for button in figure.find_elements("css selector", ".tools button"):
         page.click(button)
     files = {".svg": "<svg", ".csv": '"method","speed-up over vanilla"'}
@@ -388,6 +476,9 @@ def test_charts_as_tables_and_files(page, tmp_path):
             assert time.monotonic() < end
             time.sleep(0.05)
         assert file.read_text().startswith(begin)
+    page.click(figure.find_element("css selector", "tbody tr:first-child button"))
+    checked = [b.get_attribute("value") for b in page.all("#methods input") if b.is_selected()]
+    assert checked == ["sam"]
 
 
 @in_a_browser

@@ -72,6 +72,8 @@ def sentence(result: SettingResult) -> str:
     parts = [_claim(best, is_faster=bool(faster))]
     if equals := _as_fast(best.name, result):
         parts.append(f"not distinguishable from {', '.join(equals)}")
+    if refused := _faster_but_refused(best, ranked):
+        parts.append(f"not believed: {', '.join(refused)}")
     parts.append(_texts(result.methods))
     return "; ".join(parts) + "."
 
@@ -87,6 +89,17 @@ def _claim(best: MethodResult, is_faster: bool) -> str:
     return f"No method is shown to be faster than vanilla; the best, {best.name}, is {speed}" + (
         f" ({_verdict(best)})"
     )
+
+
+def _faster_but_refused(best: MethodResult, ranked: Sequence[MethodResult]) -> list[str]:
+    """Methods above the best one whose figures are not believed."""
+    refused = []
+    for method in ranked:
+        if method is best:
+            break
+        if method.speed.doubt and method.speed.speed_up:
+            refused.append(f"{method.name} ({method.speed.speed_up.ratio:.2f}x)")
+    return refused
 
 
 def _verdict(method: MethodResult) -> str:

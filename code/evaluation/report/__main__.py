@@ -190,6 +190,12 @@ def _joined(own: Export | None, others: Sequence[Export]) -> Export:
     )
 
 
+def _new_titles(own: Export, joined: Export) -> dict[str, str]:
+    """What entries are called beside those of other machines."""
+    pairs = zip(own.entries, joined.entries, strict=False)  # its own stand first
+    return {before.title: after.title for before, after in pairs}
+
+
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=summary(__doc__))
     parser.add_argument(
@@ -222,6 +228,8 @@ def _arguments() -> argparse.Namespace:
     for folder in args.folders:
         if not folder.is_dir() and folder.suffix != ".json":
             raise UserError(f"{folder} is not a folder, nor the {entries.FILE} of a report")
+    if len({folder.resolve() for folder in args.folders}) < len(args.folders):
+        raise UserError("a folder is given twice; give each one once")
     if args.figures and not any(folder.is_dir() for folder in args.folders):
         raise UserError("--figures needs a folder of records: exported entries hold no records")
     return args
@@ -266,6 +274,8 @@ def main() -> int:
         text = explained(found, costs)
         own = Export(title, subtitle, tuple(made), tuple(notices), text)
     export = _joined(own, others)
+    if own:
+        traces = viewer.renamed(traces, _new_titles(own, export))
     _make_folder(out)
     write_atomically(out / "report.html", page.render(export, traces))
     export.write(out / entries.FILE)

@@ -26,19 +26,20 @@ const Charts = (function () {
   }
 
   // a copy of a specification whose colours can be seen on the page's background
-  function suited(value) {
+  function suited(value, isDark) {
     if (typeof value === "string") {
-      const isColour = dark.matches && /^#[0-9a-f]{6}$/i.test(value);
+      const isColour = isDark && /^#[0-9a-f]{6}$/i.test(value);
       return isColour ? lighter(value) : value;
     }
-    if (Array.isArray(value)) return value.map(suited);
+    if (Array.isArray(value)) return value.map((inner) => suited(inner, isDark));
     if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, suited(inner)]));
+    const pairs = Object.entries(value).map(([key, inner]) => [key, suited(inner, isDark)]);
+    return Object.fromEntries(pairs);
   }
 
-  function config() {
-    const ink = dark.matches ? "#dddddd" : "#222222";
-    const faint = dark.matches ? "#3a3f47" : "#e4e4e4";
+  function config(isDark) {
+    const ink = isDark ? "#dddddd" : "#222222";
+    const faint = isDark ? "#3a3f47" : "#e4e4e4";
     return {
       background: null,
       font: "system-ui, sans-serif",
@@ -67,9 +68,9 @@ const Charts = (function () {
     const tools = element("div", figure, null, "tools");
     const details = element("details", tools);
     element("summary", details, "as a table");
-    table(chart, element("div", details, null, "scroll"));
+    table(chart, entry, element("div", details, null, "scroll"));
     const name = `${chart.name}-${number}`;
-    button(tools, "SVG", async () => save(`${name}.svg`, "image/svg+xml", await made.view.toSVG()));
+    button(tools, "SVG", async () => save(`${name}.svg`, "image/svg+xml", await svg(made)));
     button(tools, "CSV", () => save(`${name}.csv`, "text/csv", csv(chart)));
     cards.push(made);
   }
@@ -79,20 +80,24 @@ const Charts = (function () {
     made.addEventListener("click", work);
   }
 
-  function table(chart, parent) {
+  // the chart for who cannot see or point at it: its rows lead to the texts too
+  function table(chart, entry, parent) {
     const made = element("table", parent);
     const head = element("tr", element("thead", made));
-    for (const [, title] of chart.columns) element("th", head, title);
+    for (const [, title] of [...chart.columns, ["", "generations"]]) element("th", head, title);
     const body = element("tbody", made);
     for (const row of chart.rows) {
       const line = element("tr", body);
+      line.dataset.method = row.method ?? "";
       for (const [field, , format] of chart.columns) element("td", line, shown(row[field], format));
+      button(element("td", line), "show", () => onOpen(entry.title, row));
     }
   }
 
   function shown(value, format) {
     if (value === null || value === undefined || value === "") return "-";
     if (!format) return String(value);
+    if (typeof value !== "number") return String(value);
     const digits = Number(format.match(/\d/)?.[0] ?? 2);
     return format.endsWith("%") ? `${(100 * value).toFixed(digits)} %` : value.toFixed(digits);
   }
@@ -100,7 +105,9 @@ const Charts = (function () {
   function csv(chart) {
     const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
     const lines = [chart.columns.map(([, title]) => quoted(title))];
-    for (const row of chart.rows) lines.push(chart.columns.map(([field]) => quoted(row[field])));
+    for (const row of chart.rows) {
+      if (!hidden.has(row.method)) lines.push(chart.columns.map(([field]) => quoted(row[field])));
+    }
     return lines.map((cells) => cells.join(",")).join("\r\n") + "\r\n";
   }
 
@@ -113,12 +120,27 @@ const Charts = (function () {
   }
 
   // --- drawing ---------------------------------------------------------------------------------
+  function embed(place, chart, isDark, more = {}) {
+    const spec = suited({ ...chart.spec, ...more, data: { values: chart.rows } }, isDark);
+    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config(isDark) };
+    options.tooltip = { theme: isDark ? "dark" : "light" };
+    return vegaEmbed(place, spec, options);
+  }
+
+  // a file is looked at on white, whatever the page is like
+  async function svg(made) {
+    const { view } = await embed(document.createElement("div"), made.chart, false, {
+      width: made.place.clientWidth,
+    });
+    await view.signal("hidden", [...hidden]).runAsync();
+    const text = await view.toSVG();
+    view.finalize();
+    return text;
+  }
+
   async function draw(made) {
     made.view?.finalize();
-    const spec = suited({ ...made.chart.spec, data: { values: made.chart.rows } });
-    const options = { mode: "vega-lite", actions: false, renderer: "svg", config: config() };
-    options.tooltip = { theme: dark.matches ? "dark" : "light" };
-    const { view } = await vegaEmbed(made.place, spec, options);
+    const { view } = await embed(made.place, made.chart, dark.matches);
     made.view = view;
     if (hidden.size) await view.signal("hidden", [...hidden]).runAsync();
     view.addEventListener("click", (event, item) => {
@@ -137,7 +159,11 @@ const Charts = (function () {
       const visible = queue.findIndex((made) => !made.figure.hidden);
       if (visible < 0) break;
       const [made] = queue.splice(visible, 1);
-      await draw(made);
+      try {
+        await draw(made);
+      } catch (error) {
+        made.place.textContent = `this chart cannot be drawn: ${error.message}`;
+      }
       await new Promise((resume) => setTimeout(resume));
     }
     isDrawing = false;
@@ -183,6 +209,9 @@ const Charts = (function () {
     open: (react) => { onOpen = react; },
     hide() {
       for (const made of cards) made.view?.signal("hidden", [...hidden]).runAsync();
+      for (const line of document.querySelectorAll(".tools tr[data-method]")) {
+        line.hidden = hidden.has(line.dataset.method);
+      }
     },
   };
 })();

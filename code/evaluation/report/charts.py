@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
+from evaluation.report.checks import checked, texts
 from evaluation.report.colours import colour, vega_marker
 
 Spec = dict[str, Any]
@@ -34,13 +36,17 @@ class Column:
     title: str
     format: str = ""
 
-    def channel(self, kind: str = "quantitative", title: str = "", **more: Any) -> Spec:
+    def channel(
+        self, kind: str = "quantitative", title: str = "", ticks: int = 0, **more: Any
+    ) -> Spec:
         """An encoding channel of this field; the axis has its title, or another."""
         axis: Spec = {"title": title or self.title}
         if self.format.endswith("%"):
             axis["format"] = self.format
         if not self.format and kind == "quantitative":
             axis |= {"format": "d", "tickMinStep": 1}
+        if ticks:
+            axis["tickCount"] = ticks
         return {"field": self.field, "type": kind, "axis": axis, **more}
 
 
@@ -75,21 +81,28 @@ class Chart:
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Chart:
         """Raises LookupError or TypeError where `data` is no chart."""
-        columns = tuple(Column(*column) for column in data["columns"])
-        rows = tuple(dict(row) for row in data["rows"])
+        spec = data["spec"]
+        if not isinstance(spec, dict) or not isinstance(spec.get("layer"), list):
+            raise TypeError("a chart without layers")
         return cls(
-            name=str(data["name"]),
-            topic=str(data["topic"]),
-            heading=str(data["heading"]),
-            text=str(data["text"]),
-            columns=columns,
-            rows=rows,
-            spec=dict(data["spec"]),
+            name=checked(data["name"], str),
+            topic=checked(data["topic"], str),
+            heading=checked(data["heading"], str),
+            text=checked(data["text"], str),
+            columns=tuple(Column(*texts(column)) for column in data["columns"]),
+            rows=tuple(map(_row_of_json, data["rows"])),
+            spec=spec,
         )
 
     def complete(self) -> Spec:
         """The specification with its rows, for Vega-Lite alone."""
         return {**self.spec, "data": {"values": [_finite(row) for row in self.rows]}}
+
+
+def _row_of_json(data: Any) -> Row:
+    for name, value in checked(data, dict).items():
+        checked(value, *(str,) if name == "method" else (str, int, float, NoneType))
+    return dict(data)
 
 
 def _finite(row: Row) -> Row:

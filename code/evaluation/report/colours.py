@@ -34,6 +34,11 @@ PHASE_COLOURS = {
 SERIES = ("#0072B2", "#56B4E9", "#009E73", "#E69F00")
 """Of what is no method."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+STAR = (
+    "M0,-1L0.24,-0.32L0.95,-0.31L0.38,0.12L0.59,0.81"
+    "L0,0.4L-0.59,0.81L-0.38,0.12L-0.95,-0.31L-0.24,-0.32Z"
+)
+SALTIRE = "M-1,-0.6L-0.6,-1L0,-0.4L0.6,-1L1,-0.6L0.4,0L1,0.6L0.6,1L0,0.4L-0.6,1L-1,0.6L-0.4,0Z"
 VEGA_MARKERS = {
     "o": "circle",
     "s": "square",
@@ -41,12 +46,14 @@ VEGA_MARKERS = {
     "D": "diamond",
     "v": "triangle-down",
     "P": "cross",
-    "X": "stroke",
+    "X": SALTIRE,
     "<": "triangle-left",
     ">": "triangle-right",
-    "*": "arrow",
+    "*": STAR,
 }
-"""The same shapes, or as near as Vega has them."""
+"""The same shapes, as Vega has them or as paths."""
+GLYPHS = dict(zip(VEGA_MARKERS, "●■▲◆▼✚✖◀▶★", strict=True))
+"""The same in text."""
 
 
 def colour(name: str) -> str:
@@ -64,3 +71,8 @@ def marker(name: str) -> str:
 def vega_marker(name: str) -> str:
     """The method's shape by Vega's name."""
     return VEGA_MARKERS[marker(name)]
+
+
+def glyph(name: str) -> str:
+    """The method's shape in text."""
+    return GLYPHS[marker(name)]

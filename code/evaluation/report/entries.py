@@ -10,18 +10,23 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from evaluation.analysis.answer import AnswerRow, Badge, SettingAnswer
 from evaluation.records.writer import write_atomically
 from evaluation.report.charts import Chart
+from evaluation.report.checks import checked, texts
 from evaluation.report.formatting import Table
-from model.errors import UserError
+from model.errors import UserError, first_line
 
 FILE = "entries.json"
 SCHEMA = 1
 FACETS = ("model", "machine", "setting", "together", "origin", "date")
 """What the page lets one choose by."""
+TEXTS_OF_ROW = ("method", "verdict", "texts")
+NUMBERS_OF_ROW = ("ratio", "low", "high", "accuracy", "cost", "tokens_per_second", "mat")
+"""Fields of an `AnswerRow`."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class Entry:
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Entry:
         """Raises LookupError, TypeError or ValueError where `data` is no entry."""
-        answer = data["answer"]
+        answer, facets = data["answer"], checked(data["facets"], dict)
         return cls(
-            title=str(data["title"]),
-            facets={name: str(value) for name, value in data["facets"].items() if name in FACETS},
+            title=checked(data["title"], str),
+            facets={name: checked(value, str) for name, value in facets.items()},
             answer=_answer_of_json(answer) if answer else None,
-            charts=tuple(Chart.of_json(chart) for chart in data["charts"]),
-            tables=tuple(Table(**table) for table in data["tables"]),
+            charts=tuple(map(Chart.of_json, checked(data["charts"], list))),
+            tables=tuple(map(_table_of_json, checked(data["tables"], list))),
         )
 
     @property
@@ -67,10 +72,25 @@ class Entry:
 
 def _answer_of_json(data: Mapping[str, Any]) -> SettingAnswer:
     rows = []
-    for row in data["rows"]:
-        badges = tuple(Badge(**badge) for badge in row["badges"])
-        rows.append(AnswerRow(**{**row, "badges": badges}))
-    return SettingAnswer(data["title"], data["sentence"], tuple(rows))
+    for row in checked(data["rows"], list):
+        values: dict[str, Any] = {"badges": tuple(map(_badge_of_json, row["badges"]))}
+        for name in TEXTS_OF_ROW:
+            values[name] = checked(row[name], str)
+        for name in NUMBERS_OF_ROW:
+            values[name] = checked(row[name], int, float, NoneType)
+        values["memory"] = checked(row["memory"], int)
+        rows.append(AnswerRow(**values))
+    return SettingAnswer(checked(data["title"], str), checked(data["sentence"], str), tuple(rows))
+
+
+def _badge_of_json(data: Mapping[str, Any]) -> Badge:
+    return Badge(checked(data["text"], str), checked(data["detail"], str))
+
+
+def _table_of_json(data: Mapping[str, Any]) -> Table:
+    rows = list(map(texts, checked(data["rows"], list)))
+    title, topic = checked(data["title"], str), checked(data["topic"], str)
+    return Table(title, texts(data["header"]), rows, topic)
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,7 @@ class Export:
 def read_export(file: Path) -> Export:
     """Raises UserError for a file that no report wrote."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -113,14 +133,19 @@ def read_export(file: Path) -> Export:
         )
     try:
         return Export(
-            title=str(data["title"]),
-            subtitle=str(data["subtitle"]),
-            entries=tuple(Entry.of_json(entry) for entry in data["entries"]),
-            notices=tuple(map(str, data["notices"])),
-            definitions=str(data["definitions"]),
+            title=checked(data["title"], str),
+            subtitle=checked(data["subtitle"], str),
+            entries=tuple(map(Entry.of_json, checked(data["entries"], list))),
+            notices=tuple(texts(data["notices"])),
+            definitions=checked(data["definitions"], str),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); {remedy}") from None
+        raise UserError(f"{file} is damaged ({first_line(error)}); {remedy}") from None
+
+
+def _no_number(text: str) -> float:
+    """JSON has no NaN and no infinity, and the page's browser would read none of it."""
+    raise ValueError(f"{text} is no number")
 
 
 def methods_in_order(answers: Iterable[SettingAnswer], others: Iterable[str]) -> list[str]:

@@ -4,10 +4,6 @@
 (function () {
   const { data, element, hidden } = Charts;
   const $ = (id) => document.getElementById(id);
-  const SHAPES = {
-    circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚",
-    stroke: "━", "triangle-left": "◀", "triangle-right": "▶", arrow: "↑",
-  };
 
   // --- the chooser -----------------------------------------------------------------------------
   const chosen = {};
@@ -45,6 +41,7 @@
     const left = data.entries.filter((entry, at) => shown[at]);
     Viewer.limit(left.map((entry) => entry.title));
     Charts.work();
+    window.dispatchEvent(new Event("resize")); // those that are left have more room
   }
 
   // --- the legend ------------------------------------------------------------------------------
@@ -52,7 +49,7 @@
     $("legend-of-methods").replaceChildren();
     for (const method of data.methods) {
       const chip = element("button", $("legend-of-methods"), null, "chip");
-      const mark = element("span", chip, SHAPES[method.marker]);
+      const mark = element("span", chip, method.glyph);
       mark.style.color = Charts.lighter(method.colour);
       chip.append(` ${method.name}`);
       chip.setAttribute("aria-pressed", String(!hidden.has(method.name)));

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluation.report.answers import ShownAnswer, shown
-from evaluation.report.colours import colour, vega_marker
+from evaluation.report.colours import colour, glyph
 from evaluation.report.entries import FACETS, Entry, Export, methods_in_order
 from evaluation.report.formatting import Table
 from evaluation.report.topics import TOPICS, Topic
@@ -72,7 +72,7 @@ def data(entries: Sequence[Entry]) -> dict[str, Any]:
         shown.append(entry.as_json() | {"tables": []})  # the template has them
     methods = []
     for name in order(entries):
-        methods.append({"name": name, "colour": colour(name), "marker": vega_marker(name)})
+        methods.append({"name": name, "colour": colour(name), "glyph": glyph(name)})
     return {"entries": shown, "facets": list(FACETS), "methods": methods}
 
 

@@ -129,7 +129,7 @@ def mat_against_cost(result: SettingResult, methods: Sequence[str]) -> Chart:
     points = {
         "mark": {"type": "point", "filled": True, "size": 90},
         "encoding": {
-            "x": COST.channel(scale={"domain": [0, right]}),
+            "x": COST.channel(scale={"domain": [0, right]}, ticks=5),
             "y": MAT.channel(scale={"domain": [0, top]}),
             "color": method_colour(methods),
             "shape": method_shape(methods),

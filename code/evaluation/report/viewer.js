@@ -34,12 +34,21 @@ const Viewer = (function () {
 
   function chooseSetting() {
     const found = listed();
+    $("columns").replaceChildren();
+    $("nothing").hidden = found.length > 0;
     const options = found.map(([candidate, number]) => new Option(candidate.title, number));
     $("text").replaceChildren(...options);
     const names = Object.entries(filter).filter(([, value]) => value !== undefined);
     $("filter").hidden = !names.length;
     $("filter").textContent = `only ${names.map(([name, value]) => `${name} ${value}`).join(", ")} ✕`;
-    if (found.length) chooseText();
+    if (found.length) {
+      chooseText();
+    } else {
+      text = null;
+      columns = [];
+      for (const id of ["methods", "legend"]) $(id).replaceChildren();
+      for (const id of ["step", "matches"]) $(id).textContent = "";
+    }
   }
 
   function chooseText() {
@@ -48,8 +57,9 @@ const Viewer = (function () {
     const order = Charts.data.methods.map((method) => method.name); // the page's
     const names = order.filter((name) => name in text.methods);
     const wanted = chosenMethods?.filter((name) => names.includes(name)) ?? [];
+    const isNone = chosenMethods?.length === 0;
     const fastest = names.filter((name) => name !== "vanilla").slice(0, FIRST_METHODS);
-    const first = wanted.length ? wanted : fastest;
+    const first = wanted.length || isNone ? wanted : fastest;
     $("methods").replaceChildren();
     for (const name of names) {
       const label = element("label", $("methods"));
@@ -58,6 +68,7 @@ const Viewer = (function () {
       box.addEventListener("change", () => {
         chosenMethods = shownMethods();
         draw();
+        remember();
       });
       label.append(` ${name}`);
     }
@@ -94,14 +105,17 @@ const Viewer = (function () {
     return `${s.source}: ${accepted(s)} accepted + 1`;
   }
 
+  function refused(s) {
+    if (s.refused.length) {
+      return "refused here: " + s.refused.map((t) => JSON.stringify(t)).join("  ");
+    }
+    return s.drafted > accepted(s) && !text.knowsDrafts ? "(which: run with --record-drafts)" : "";
+  }
+
   function hint(s, number) {
     const lines = [`step ${number}: ${told(s)}`, `tokens ${s.from + 1} to ${s.to}`];
     if (s.drafted) lines.push(`${s.drafted} nodes drafted, ${s.drafted - accepted(s)} refused`);
-    if (s.refused.length) {
-      lines.push("refused here: " + s.refused.map((t) => JSON.stringify(t)).join("  "));
-    } else if (s.drafted > accepted(s)) {
-      lines.push("(which: run with --record-drafts)");
-    }
+    if (refused(s)) lines.push(refused(s));
     return lines.join("\n");
   }
 
@@ -116,7 +130,7 @@ const Viewer = (function () {
     const now = element("p", box, null, "current");
     const body = element("div", box, null, "trace");
     body.tabIndex = 0;
-    const made = { method, steps, now, body, spans: [], at: -1 };
+    const made = { method, tokens, steps, now, body, spans: [], at: -1 };
     let part = null;
     let block = null;
     for (const [number, s] of steps.entries()) {
@@ -137,10 +151,11 @@ const Viewer = (function () {
     }
     body.addEventListener("click", (event) => {
       const span = event.target.closest(".step");
-      if (span) goTo(Number(span.dataset.step));
+      if (span) walk(Number(span.dataset.step));
     });
     body.addEventListener("mousemove", (event) => pointAt(event, made));
     body.addEventListener("mouseleave", unpoint);
+    body.addEventListener("scroll", unpoint);
     columns.push(made);
     return box;
   }
@@ -156,9 +171,9 @@ const Viewer = (function () {
     if (accepted(s)) {
       const drafted = element("span", span, tokens.slice(s.from, last).join(""), "drafted");
       drafted.style.background = tint(s.source);
+      element("sub", span, String(accepted(s)));
     }
     element("span", span, tokens[last], isForced(last) ? "forced" : "own");
-    if (accepted(s)) element("sub", span, String(accepted(s)));
     return span;
   }
 
@@ -233,12 +248,12 @@ const Viewer = (function () {
         c.spans[i].classList.toggle("now", step > 0 && i === at);
       }
       c.at = step ? at : -1;
-      const now = step > at ? `finished after ${at} steps` : `step ${at}: ${told(c.steps[at])}`;
+      const parts = [`step ${at}: ${told(c.steps[at])}`, refused(c.steps[at])].filter(Boolean);
+      const now = step > at ? `finished after ${at} steps` : parts.join("; ");
       c.now.textContent = step ? now : "";
       if (step) within(c.body, c.spans[at]);
     }
     $("step").textContent = step ? `step ${step}` : "all steps";
-    remember();
   }
 
   // scrolls the column, never the page
@@ -251,8 +266,15 @@ const Viewer = (function () {
 
   function goTo(number) {
     const most = Math.max(...columns.map((c) => c.steps.length - 1), 0);
-    step = Math.min(most, Math.max(0, number));
+    step = Math.min(most, Math.max(0, Math.trunc(number) || 0));
     mark();
+  }
+
+  // as asked for by the reader, who can go back to it by the address
+  function walk(number) {
+    if (!text) return;
+    goTo(number);
+    remember();
   }
 
   // --- searching ---------------------------------------------------------------------------------
@@ -260,56 +282,75 @@ const Viewer = (function () {
 
   const whole = (candidate) => (candidate.whole ??= candidate.tokens.join(""));
 
+  // what is looked for, or null; copied words may have lost their line breaks
+  function pattern() {
+    const words = $("search").value.split(/\s+/).filter(Boolean);
+    const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    return escaped.length ? new RegExp(escaped.join("\\s*"), "g") : null;
+  }
+
+  const has = (candidate, wanted) => whole(candidate).search(wanted) >= 0;
+
   function count() {
-    const wanted = $("search").value;
+    const wanted = pattern();
     for (const span of document.querySelectorAll(".step.found")) span.classList.remove("found");
     found = -1;
     if (!wanted || !text) {
       $("matches").textContent = "";
       return;
     }
-    const here = whole(text).split(wanted).length - 1;
-    const others = listed().filter(([t]) => t !== text && whole(t).includes(wanted)).length;
+    const here = [...whole(text).matchAll(wanted)].length;
+    const others = listed().filter(([t]) => t !== text && has(t, wanted)).length;
     $("matches").textContent = `${here} here, in ${others} other generations`;
   }
 
   function search() {
-    const wanted = $("search").value;
+    const wanted = pattern();
     if (!wanted || !text) return;
-    const at = whole(text).indexOf(wanted, found + 1);
-    if (at >= 0) {
-      found = at;
-      show(at);
+    wanted.lastIndex = found + 1;
+    const match = wanted.exec(whole(text));
+    if (match) {
+      show(match);
       return;
     }
     const texts = listed();
     const own = texts.findIndex(([t]) => t === text);
     const following = [...texts.slice(own + 1), ...texts.slice(0, own + 1)];
-    const next = following.find(([t]) => whole(t).includes(wanted));
+    const next = following.find(([t]) => has(t, wanted));
     if (!next) return;
     $("text").value = next[1];
     chooseText();
-    found = whole(text).indexOf(wanted);
-    show(found);
+    wanted.lastIndex = 0;
+    show(wanted.exec(whole(text)));
+    remember();
   }
 
-  function show(at) {
+  // the token that holds a character
+  function tokenAt(tokens, character) {
     let token = 0;
-    for (let characters = 0; token < text.tokens.length; token++) {
-      characters += text.tokens[token].length;
-      if (characters > at) break;
+    for (let end = 0; token < tokens.length - 1; token++) {
+      end += tokens[token].length;
+      if (end > character) break;
     }
+    return token;
+  }
+
+  function show(match) {
+    found = match.index;
     for (const c of columns) {
-      const span = c.spans[stepAt(c, token)];
       for (const other of c.body.querySelectorAll(".found")) other.classList.remove("found");
-      span.classList.add("found");
-      within(c.body, span);
+      const own = c.tokens === text.tokens ? match : pattern().exec(c.tokens.join(""));
+      if (!own) continue; // this method wrote another text
+      const first = stepAt(c, tokenAt(c.tokens, own.index));
+      const last = stepAt(c, tokenAt(c.tokens, own.index + own[0].length - 1));
+      for (let i = first; i <= last; i++) c.spans[i].classList.add("found");
+      within(c.body, c.spans[first]);
     }
   }
 
   // --- the address ---------------------------------------------------------------------------------
   function remember() {
-    if (!isReady) return;
+    if (!text) return;
     const address = new URLSearchParams({
       setting: text.setting, text: text.title, methods: shownMethods().join(" "), step,
     });
@@ -322,16 +363,20 @@ const Viewer = (function () {
     const at = data.texts.findIndex(isAsked);
     if (at < 0) return false;
     filter = {};
-    chosenMethods = (asked.get("methods") ?? "").split(" ").filter(Boolean);
+    const methods = asked.get("methods");
+    chosenMethods = methods === null ? null : methods.split(" ").filter(Boolean);
     $("setting").value = data.texts[at].setting;
     chooseSetting();
     $("text").value = at;
     chooseText();
-    goTo(Number(asked.get("step")) || 0);
+    goTo(Number(asked.get("step")));
     return true;
   }
 
-  let isReady = false;
+  function isInView(part) {
+    const box = part.getBoundingClientRect();
+    return box.bottom > 0 && box.top < window.innerHeight;
+  }
 
   // the generations behind a point or bar of a chart
   function open(title, row) {
@@ -354,9 +399,12 @@ const Viewer = (function () {
     const before = $("setting").value;
     const titles = settings();
     $("setting").replaceChildren(...titles.map((title) => new Option(title, title)));
-    if (!titles.length) return;
-    if (titles.includes(before)) $("setting").value = before;
-    else chooseSetting();
+    if (titles.includes(before)) {
+      $("setting").value = before;
+    } else {
+      filter = {};
+      chooseSetting();
+    }
   }
 
   function start() {
@@ -367,22 +415,30 @@ const Viewer = (function () {
     fillSettings();
     if (text === null) chooseSetting();
     if (fromAddress()) $("viewer").scrollIntoView({ block: "start" });
-    isReady = true;
     window.addEventListener("hashchange", fromAddress);
   }
 
-  $("setting").addEventListener("change", () => { filter = {}; chooseSetting(); });
-  $("text").addEventListener("change", chooseText);
+  $("setting").addEventListener("change", () => {
+    filter = {};
+    chooseSetting();
+    remember();
+  });
+  $("text").addEventListener("change", () => {
+    chooseText();
+    remember();
+  });
   $("filter").addEventListener("click", () => { filter = {}; chooseSetting(); });
-  $("back").addEventListener("click", () => goTo(step - 1));
-  $("next").addEventListener("click", () => goTo(step + 1));
-  $("all").addEventListener("click", () => goTo(0));
+  $("back").addEventListener("click", () => walk(step - 1));
+  $("next").addEventListener("click", () => walk(step + 1));
+  $("all").addEventListener("click", () => walk(0));
   $("search").addEventListener("input", count);
   $("search").addEventListener("keydown", (event) => { if (event.key === "Enter") search(); });
   document.addEventListener("keydown", (event) => {
-    if (["SELECT", "INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
-    if (event.key === "ArrowRight") goTo(step + 1);
-    if (event.key === "ArrowLeft") goTo(step - 1);
+    const isTyping = event.target.tagName === "SELECT" || event.target.type === "search";
+    const isChord = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey;
+    if (isTyping || isChord || !isInView($("columns"))) return;
+    if (event.key === "ArrowRight") walk(step + 1);
+    if (event.key === "ArrowLeft") walk(step - 1);
   });
   Charts.onDark(() => text && draw());
   start();

@@ -37,8 +37,10 @@ Decode = Callable[[list[int]], list[str]]
 class Viewer:
     """Collects texts within the budget."""
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, settings: int = 1) -> None:
+        """`settings` share the budget."""
         self._decode = decode
+        self._share = BUDGET / max(1, settings)
         self._sources: list[str] = []
         self._texts: list[dict[str, Any]] = []
         self._spent = 0
@@ -65,14 +67,18 @@ class Viewer:
         texts: dict[str, dict[tuple[str, int, int, int], Record]] = {}
         for name, of_method in by_method.items():
             texts[name] = {record.key: record for record in of_method}
+        spent_before = self._spent
         for record in reference:
-            if self._texts and self._spent > BUDGET:
+            spent = self._spent - spent_before
+            if spent and spent > self._share:
                 self.left_out += 1
                 continue
             methods = {}
+            knows_drafts = False
             for name, records in texts.items():
                 if record.key in records:
                     methods[name] = self._trace(records[record.key], record)
+                    knows_drafts = knows_drafts or records[record.key].drafts is not None
             text = {
                 "setting": title,
                 "title": _title(record, numbered),
@@ -80,6 +86,7 @@ class Viewer:
                 "category": record.category,
                 "split": self._split(record),
                 "forced": self._forced(record),
+                "knowsDrafts": knows_drafts,
                 "tokens": self._decode(record.output_ids),
                 "methods": methods,
             }
@@ -144,7 +151,8 @@ def build(
     comparisons: Sequence[Comparison], replays: Sequence[FoundReplay], notices: list[str]
 ) -> dict[str, Any]:
     """{"sources", "colours", "texts"}; what is left out for want of room is noted in `notices`."""
-    viewer = Viewer(token_texts(_tokenizer_folder(comparisons, replays)))
+    decode = token_texts(_tokenizer_folder(comparisons, replays))
+    viewer = Viewer(decode, len(comparisons) + len(replays))
     for comparison in comparisons:
         viewer.add(comparison)
     for replay in replays:
@@ -158,6 +166,14 @@ def build(
             f" {viewer.left_out} more would make the page too large"
         )
     return viewer.data()
+
+
+def renamed(data: dict[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    """With other titles of settings."""
+    texts = []
+    for text in data["texts"]:
+        texts.append({**text, "setting": titles.get(text["setting"], text["setting"])})
+    return {**data, "texts": texts}
 
 
 def _title(record: Record, numbered: str) -> str:
