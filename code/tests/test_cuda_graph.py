@@ -27,6 +27,7 @@ from model.eagle3.tree import DraftState, TreeShape
 from model.engine.backends import cuda_graph, cuda_graph_fused
 from model.engine.backends.cuda_graph import BUCKETS, MOST_NODES, CudaGraph, ancestor_words
 from model.engine.cache import KVCache
+from model.engine.chain import ChainGraph
 from model.engine.decode import generate, generate_together
 from model.engine.device import capture as capturing
 from model.engine.device.draw import draw
@@ -395,6 +396,43 @@ def test_a_fused_draft_that_fails_is_drafted_operation_by_operation(artefacts, t
     request = Request(PROMPT, 30)
     vanilla = generate(target, methods.load("vanilla", target), request)
     assert generate(target, drafter, request).output_ids == vanilla.output_ids
+
+
+@pytest.mark.parametrize("temperature", (0.0, 0.8))
+@pytest.mark.parametrize("options", ({}, {"sps_confidence": 0.3}, {"sps_schedule": "heuristic"}))
+def test_drafts_of_a_chain_graph_are_those_step_by_step(
+    options, temperature, target, graphed, artefacts, monkeypatch
+):
+    """As long and as often accepted; and the chain was used."""
+    used = []
+    whole = ChainGraph.step
+
+    def counted(self, segment, *more):
+        used.append(len(segment))
+        return whole(self, segment, *more)
+
+    monkeypatch.setattr(ChainGraph, "step", counted)
+    made = []
+    for model in (target, graphed):
+        drafter = methods.load("sps", model, {**artefacts["sps"], **options})
+        for sample in range(2):
+            request = Request(PROMPT, 50, temperature, sample=sample, question_id="q")
+            made.append(generate(model, drafter, request))
+    for by_step, by_chain in zip(made[:2], made[2:], strict=True):
+        assert by_step.output_ids == by_chain.output_ids
+        assert by_step.draft_lengths == by_chain.draft_lengths
+        assert by_step.accept_lengths == by_chain.accept_lengths
+    assert len(used) > 20 and max(used) > 1
+
+
+def test_a_chain_that_gives_other_tokens_is_given_up(graphed, artefacts, monkeypatch, load):
+    monkeypatch.setattr(ChainGraph, "_pick", lambda self, logits, number, draws: (
+        logits.argmin(-1), logits.new_ones(1)
+    ))  # fmt: skip
+    with pytest.warns(UserWarning, match="chain gives other tokens than step by step"):
+        drafter = methods.load("sps", graphed, artefacts["sps"])
+        text = generate(graphed, drafter, Request(PROMPT, 20)).output_ids
+    assert text == generate(graphed, load("vanilla"), Request(PROMPT, 20)).output_ids
 
 
 def test_launches_do_not_grow_back():

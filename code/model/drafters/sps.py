@@ -10,6 +10,7 @@ Shapes: V the target's vocabulary.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +19,14 @@ import torch
 from model import checkpoint
 from model.contract import Context, Draft, Drafter, Needs, Prefill, Request, StepOut, option
 from model.drafting import DraftForward, Drafting, alone
+from model.engine.backends.cuda_graph import CudaGraph
 from model.engine.cache import KVCache
+from model.engine.chain import MOST_ROWS, Chain, ChainGraph
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
 from model.engine.sampling import noisy_argmax, processed
-from model.errors import UserError
+from model.errors import UserError, first_line
 from model.memory import CacheSize, footprint
 from model.network import load_config
 
@@ -31,6 +34,8 @@ CHUNK = 512
 RECORDED_ROWS = 4
 """Tokens fed by recorded forwards: what a step leaves to catch up with. Prompts and long copies run
 eagerly."""
+CHAIN = 4
+"""Steps of a graph where a draft may end at any token: more would often be for nothing."""
 MOST_GROWTH = 4
 """The heuristic schedule lets drafts grow to so many times their first length."""
 
@@ -81,6 +86,8 @@ class Forwards:
     model: Model
     recorded: KVCache | None = None
     """The cache over which graphs were recorded ahead."""
+    chain: ChainGraph | None = None
+    """Several steps of one text as one graph; None where steps are no CUDA graphs."""
 
     def run(self, feeds: list[Feed]) -> list[Output]:
         """What follows each text, logits [1, V]; several are left to be drawn from."""
@@ -93,6 +100,21 @@ class Forwards:
             end += len(feed.segment)
             outputs.append(Output(output.logits[end - 1 : end]))
         return outputs
+
+
+def recorded_chain(model: Model, length: int) -> ChainGraph | None:
+    """None, and a warning, where it cannot be recorded."""
+    why = "gives other tokens than step by step"
+    try:
+        chain = ChainGraph(model, length)
+        if chain.prepare():
+            return chain
+    except (torch.OutOfMemoryError, UserError):
+        raise
+    except Exception as error:  # Triton and CUDA raise types of their own
+        why = f"cannot be recorded here ({type(error).__name__}: {first_line(error)})"
+    warnings.warn(f"the draft model's chain {why}; going on step by step", stacklevel=3)
+    return None
 
 
 class DraftModel:
@@ -113,16 +135,44 @@ class DraftModel:
 
     def catch_up(self, text: list[int], draw: Draw | None = None) -> Drafting[Output]:
         """Feed what of `text` is not cached; the output is that after its last token."""
+        self._forget_beyond(text)
+        for begin in range(len(self._cached), len(text), CHUNK):
+            output = yield from self.feed(text[begin : begin + CHUNK], draw)
+        self._agreeing = len(text)
+        return output
+
+    def _forget_beyond(self, text: list[int]) -> None:
+        """Cached rows that are not the text's."""
         # the last token is always fed: its logits are wanted
         limit = min(len(self._cached), len(text) - 1)
         same = min(self._agreeing, limit)
         while same < limit and self._cached[same] == text[same]:
             same += 1
         del self._cached[same:]
-        for begin in range(same, len(text), CHUNK):
-            output = yield from self.feed(text[begin : begin + CHUNK], draw)
+
+    def behind(self, text: list[int]) -> list[int]:
+        """What of a text is to be fed by the next forward; a long rest is fed all but its end."""
+        self._forget_beyond(text)
+        left = text[len(self._cached) :]
+        while len(left) > MOST_ROWS:
+            chunk = left[: min(CHUNK, len(left) - MOST_ROWS)]
+            segment = Segment.causal(self._slot, len(self._cached), chunk)
+            self.model.forward([segment], Wanted(last_only=True))
+            self._cached.extend(chunk)
+            left = left[len(chunk) :]
         self._agreeing = len(text)
-        return output
+        return left
+
+    def follow(
+        self, graph: ChainGraph, tokens: list[int], temperature: float, keys: list[int]
+    ) -> Chain | None:
+        """Feed tokens, and what follows them by one graph; None where it has no room for them."""
+        segment = Segment.causal(self._slot, len(self._cached), tokens)
+        if not graph.takes(segment):
+            return None
+        found = graph.step(segment, temperature, keys)
+        self._cached += [*tokens, *found.tokens[:-1]]
+        return found
 
     def feed(self, tokens: list[int], draw: Draw | None = None) -> Drafting[Output]:
         """More tokens: the output after the last one, logits [1, V]; its token drawn by `draw`.
@@ -157,7 +207,9 @@ class Sps(Drafter):
         is_constant = config.sps_schedule == "constant"
         self._most = config.sps_tokens * (1 if is_constant else MOST_GROWTH)
         self._length = config.sps_tokens
+        self._chain_length = min(CHAIN, self._most) if config.sps_confidence else self._most
         self._text: list[int] = []
+        self._is_alone = True
         is_coupled = config.sps_mode == "coupled"  # else a draft carries its distribution
         self.needs = Needs(
             max_nodes=self._most + 1,
@@ -169,8 +221,10 @@ class Sps(Drafter):
         self._length = self.config.sps_tokens
 
     def session(self, slot: int = 0) -> Sps:
+        """Sessions draft step by step, so that one forward serves all of them."""
         session = super().session(slot)
         session.draft_model = DraftModel(self._forwards, slot)
+        session._is_alone = False
         return session
 
     def reserve(self, positions: int, sessions: int = 1) -> None:
@@ -179,6 +233,9 @@ class Sps(Drafter):
         if self._forwards.recorded is not model.cache:  # loading the model has made a cache already
             for draws in (False, True):
                 model.prepare(RECORDED_ROWS, Wanted(), draws)
+            self._forwards.chain = None
+            if isinstance(model.backend, CudaGraph) and self._most > 1:
+                self._forwards.chain = recorded_chain(model, self._chain_length)
             self._forwards.recorded = model.cache
 
     def start(self, request: Request, prefill: Prefill) -> None:
@@ -193,7 +250,9 @@ class Sps(Drafter):
         most = self._longest(context)
         if most < 1:
             return Draft.only_root(context.root)
-        chain: list[Drawn] = []
+        chain = self._chained(context, most)
+        if chain:
+            return self._draft(context, chain)
         output = yield from self.draft_model.catch_up(self._text, self._draw(context, 0))
         while True:
             drawn = self._next_token(output, context, len(chain))
@@ -203,6 +262,32 @@ class Sps(Drafter):
                 break
             draw = self._draw(context, len(chain))
             output = yield from self.draft_model.feed([drawn.token], draw)
+        return self._draft(context, chain)
+
+    def _chained(self, context: Context, most: int) -> list[Drawn]:
+        """By graphs of several steps, cut where the draft ends; nothing where there are none."""
+        graph = self._forwards.chain
+        chain: list[Drawn] = []
+        if graph is None or not self._is_alone or not self._forward_picks(context.request):
+            return chain
+        tokens = self.draft_model.behind(self._text)
+        while tokens and len(chain) < most:
+            positions = range(
+                context.emitted + len(chain), context.emitted + len(chain) + graph.length
+            )
+            keys = context.noise.keys(list(positions)) if context.request.temperature else []
+            found = self.draft_model.follow(graph, tokens, context.request.temperature, keys)
+            if found is None:
+                break
+            for token, probability in zip(found.tokens, found.probabilities, strict=True):
+                chain.append(Drawn(token, probability))
+                is_unsure = probability < self.config.sps_confidence
+                if len(chain) == most or token in context.request.stop_ids or is_unsure:
+                    return chain
+            tokens = [chain[-1].token]
+        return chain
+
+    def _draft(self, context: Context, chain: list[Drawn]) -> Draft:
         distributions = [d.distribution for d in chain if d.distribution is not None]
         return Draft.chain(
             context.root,

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from model.drafting import DraftForward, Drafting, alone
 from model.eagle3.head import Eagle3Head
+from model.engine.device.reading import to_host
 
 CHUNK = 512
 """Rows caught up with in one forward."""
@@ -198,7 +199,7 @@ def expand(
 
 def read(packed: torch.Tensor) -> Tree:
     """The tree of `expand` on the host: one transfer."""
-    host = packed.cpu().numpy()
+    host = to_host(packed)
     numbers, tokens, parent_numbers = host[:3].tolist()
     scores = host[3].astype(np.int32).view(np.float32)
     node_of = {number: node for node, number in enumerate([0, *numbers])}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from model.engine.device.reading import to_host
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -107,7 +109,7 @@ class Picked:
 
     def to_host(self) -> HostPicked:
         """One transfer."""
-        packed = self.packed.cpu().numpy()
+        packed = to_host(self.packed)
         best, bits = np.split(packed[:, 2:], 2, axis=1)
         logprobs = bits.astype(np.int32).view(np.float32)
         return HostPicked(packed[:, 0], packed[:, 1], best, logprobs)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import scalars  # noqa: F401  mends old interpreters
 import torch
 
 from model.engine.device import kernels

@@ -60,7 +60,7 @@ for dtype, tile, store, dim, sequences in itertools.product(
         "PRECISION": "ieee" if is_fp32 else "tf32",
         "SEQUENCES": sequences,
     }
-    stages = kernels.stages(is_fp32, store, tile)
+    stages = kernels.stages(is_fp32, tile)
     shared = compiled(kernels._attend_piece, shapes, dtype, stages).metadata.shared
     assert shared <= TWO_PROGRAMS, (dtype, tile, store, sequences, shared)
 for sequences in (0, 16):

@@ -1,5 +1,7 @@
 """Whole generations through the kernels. Run under TRITON_INTERPRET=1, which is read on import."""
 
+import scalars  # noqa: F401  mends old interpreters
+
 from model import methods
 from model.contract import Request
 from model.engine.decode import generate, generate_together

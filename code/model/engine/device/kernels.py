@@ -162,7 +162,7 @@ def _attend_piece(
         )  # fmt: skip
     else:
         # the new rows, under their mask; the first tile stores them behind the prefix
-        for at in range(0, own_keys, BLOCK_N):
+        for at in tl.range(0, own_keys, BLOCK_N, num_stages=1):  # one block or two
             column = at + tl.arange(0, BLOCK_N)
             is_key = column < own_keys
             key_row = first + column[:, None]
@@ -341,7 +341,7 @@ def _attend(
         PRECISION="ieee" if is_fp32 else "tf32",
         SEQUENCES=sequences,
         num_warps=4,
-        num_stages=stages(is_fp32, store, tile),
+        num_stages=stages(is_fp32, tile),
     )
     places = triton.next_power_of_2(pieces + 1)
     _merge[(rows * heads,)](
@@ -350,11 +350,9 @@ def _attend(
     return out
 
 
-def stages(is_fp32: bool, store: bool, tile: int) -> int:
+def stages(is_fp32: bool, tile: int) -> int:
     """Blocks of keys and values on their way: as many as let two programs share a processor."""
-    if is_fp32 or not store:
-        return 1
-    return 2 if tile == TILE else 3
+    return 3 if not is_fp32 and tile < TILE else 2
 
 
 @triton.jit
