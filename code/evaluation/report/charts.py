@@ -9,7 +9,7 @@ Vega-Lite (Satyanarayan et al. 2017): https://vega.github.io/vega-lite/docs/
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -157,24 +157,39 @@ def tooltip(columns: Sequence[Column]) -> list[Spec]:
 
 
 def method_colour(methods: Sequence[str]) -> Spec:
-    """One colour a method; the page itself has the legend of methods."""
-    colours = [colour(method) for method in methods]
-    return {
-        "field": "method",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": list(methods), "range": colours},
-    }
+    """One colour a method."""
+    return _by_method(methods, map(colour, methods))
 
 
 def method_shape(methods: Sequence[str]) -> Spec:
     """One shape a method, beside its colour."""
-    shapes = [vega_marker(method) for method in methods]
+    return _by_method(methods, map(vega_marker, methods))
+
+
+def _by_method(methods: Sequence[str], values: Iterable[str]) -> Spec:
+    """The page itself has the legend of methods."""
     return {
         "field": "method",
         "type": "nominal",
         "legend": None,
-        "scale": {"domain": list(methods), "range": shapes},
+        "scale": {"domain": list(methods), "range": list(values)},
+    }
+
+
+def bars(value: Column, colours: Spec, **more: Any) -> Spec:
+    """A layer of bars to the right; `more` are options of the value's channel."""
+    return {
+        "mark": {"type": "bar", "height": {"band": 0.7}},
+        "encoding": {"x": value.channel(**more), "color": colours},
+    }
+
+
+def intervals(value: Column) -> Spec:
+    """A layer of lines over the bars, from the rows' `low` to their `high`."""
+    low = Column("low", value.title, value.format)
+    return {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {"x": low.channel(), "x2": {"field": "high"}},
     }
 
 

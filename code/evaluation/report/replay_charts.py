@@ -11,7 +11,9 @@ from evaluation.report.charts import (
     Chart,
     Column,
     Row,
+    bars,
     bars_height,
+    intervals,
     layered,
     lines,
     method_axis,
@@ -56,16 +58,7 @@ def bounded_mat(summary: ReplaySummary, methods: Sequence[str]) -> Chart:
     }
     columns = (METHOD, MAT, LOW, HIGH, QUESTIONS)
     known = [{"bound": name, "mat": value} for name, value in bounds.items() if value == value]
-    layers = [
-        {
-            "mark": {"type": "bar", "height": {"band": 0.7}},
-            "encoding": {"x": MAT.channel(), "color": method_colour(methods)},
-        },
-        {
-            "mark": {"type": "rule", "strokeWidth": 2},
-            "encoding": {"x": LOW.channel(title=MAT.title), "x2": {"field": "high"}},
-        },
-    ]
+    layers = [bars(MAT, method_colour(methods)), intervals(MAT)]
     if known:
         layers.append(
             {

@@ -14,7 +14,9 @@ from evaluation.report.charts import (
     Column,
     Row,
     Spec,
+    bars,
     bars_height,
+    intervals,
     layered,
     lines,
     method_axis,
@@ -85,14 +87,6 @@ def speed(result: SettingResult, methods: Sequence[str]) -> Chart:
         *(METHOD, SPEED_UP, LOW, HIGH),
         *(Column("verdict", "verdict"), Column("questions", "questions"), Column("texts", "texts")),
     )
-    bars = {
-        "mark": {"type": "bar", "height": {"band": 0.7}},
-        "encoding": {"x": SPEED_UP.channel(), "color": method_colour(methods)},
-    }
-    intervals = {
-        "mark": {"type": "rule", "strokeWidth": 2},
-        "encoding": {"x": LOW.channel(title=SPEED_UP.title), "x2": {"field": "high"}},
-    }
     one = {
         "data": {"values": [{}]},
         "mark": {"type": "rule"},
@@ -107,7 +101,7 @@ def speed(result: SettingResult, methods: Sequence[str]) -> Chart:
         columns=columns,
         rows=tuple(rows),
         spec=layered(
-            [bars, intervals, one],
+            [bars(SPEED_UP, method_colour(methods)), intervals(SPEED_UP), one],
             columns,
             bars_height(len({row["method"] for row in rows})),
             y=method_axis(methods),
@@ -209,14 +203,9 @@ def time_breakdown(result: SettingResult, methods: Sequence[str]) -> Chart:
             )
     milliseconds = Column("milliseconds", "milliseconds a step", ".3f")
     columns = (METHOD, Column("phase", "phase"), milliseconds, Column("share", "share", ".0%"))
-    bars = {
-        "mark": {"type": "bar", "height": {"band": 0.7}},
-        "encoding": {
-            "x": milliseconds.channel(stack="zero"),
-            "color": series_colour("phase", list(PHASE_COLOURS), list(PHASE_COLOURS.values())),
-            "order": {"field": "order", "type": "ordinal"},
-        },
-    }
+    phases = series_colour("phase", list(PHASE_COLOURS), list(PHASE_COLOURS.values()))
+    stacked = bars(milliseconds, phases, stack="zero")
+    stacked["encoding"]["order"] = {"field": "order", "type": "ordinal"}
     assert set(PHASE_COLOURS) == set(PHASES)
     return Chart(
         name="time",
@@ -226,7 +215,7 @@ def time_breakdown(result: SettingResult, methods: Sequence[str]) -> Chart:
         columns=columns,
         rows=tuple(rows),
         spec=layered(
-            [bars],
+            [stacked],
             columns,
             bars_height(len({row["method"] for row in rows})),
             y=method_axis(methods),
@@ -368,7 +357,7 @@ def _grouped(
 ) -> Spec:
     """Bars side by side at every label, one a name."""
     x, series, y = columns
-    bars = {
+    grouped = {
         "mark": {"type": "bar"},
         "encoding": {
             "xOffset": {"field": series.field, "sort": list(names)},
@@ -381,7 +370,7 @@ def _grouped(
         "sort": list(labels),
         "axis": {"title": x.title, "labelAngle": 0},
     }
-    return layered([bars], columns, x=across, y=y.channel(scale={"domain": [0, 1]}))
+    return layered([grouped], columns, x=across, y=y.channel(scale={"domain": [0, 1]}))
 
 
 def accuracy(by_method: Mapping[str, float], methods: Sequence[str]) -> Chart:
@@ -392,13 +381,7 @@ def accuracy(by_method: Mapping[str, float], methods: Sequence[str]) -> Chart:
             rows.append({"method": method, "accuracy": share})
     of_method = Column("accuracy", "accuracy", ".0%")
     columns = (METHOD, of_method)
-    bars = {
-        "mark": {"type": "bar", "height": {"band": 0.7}},
-        "encoding": {
-            "x": of_method.channel(scale={"domain": [0, 1]}),
-            "color": method_colour(methods),
-        },
-    }
+    shares = bars(of_method, method_colour(methods), scale={"domain": [0, 1]})
     return Chart(
         name="accuracy",
         topic=topics.RIGHT,
@@ -407,7 +390,7 @@ def accuracy(by_method: Mapping[str, float], methods: Sequence[str]) -> Chart:
         columns=columns,
         rows=tuple(rows),
         spec=layered(
-            [bars],
+            [shares],
             columns,
             bars_height(len({row["method"] for row in rows})),
             y=method_axis(methods),
