@@ -14,6 +14,7 @@ import torch
 import triton
 from torch._dynamo import device_interface
 from torch._functorch.aot_autograd import aot_module_simplified
+from torch._guards import TracingContext, tracing
 from torch._inductor import config
 from torch._inductor.compile_fx import fake_tensor_prop, view_to_reshape
 from torch._inductor.debug import DebugContext
@@ -21,7 +22,6 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.post_grad import post_grad_passes
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from triton.backends.compiler import GPUTarget
 
@@ -117,46 +117,44 @@ class Traced:
         )
 
     def keep(self, graph, inputs):
-        shapes = [x if not isinstance(x, torch.Tensor) else described(x) for x in inputs]
-        self.graphs.append((copy.deepcopy(graph), shapes))
+        self.graphs.append((copy.deepcopy(graph), inputs))
         return graph.forward
 
 
-def described(tensor):
-    return SimpleNamespace(size=tensor.size(), stride=tensor.stride(), dtype=tensor.dtype)
-
-
-def launches(graph, shapes) -> int:
+def launches(graph, traced_with) -> int:
     """Of the code that Inductor writes for a graph."""
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = next(x.fake_mode for x in traced_with if isinstance(x, torch.Tensor))
     with fake:
-        inputs = [
-            torch.empty_strided(x.size, x.stride, dtype=x.dtype, device="cuda") for x in shapes
-        ]
+        inputs = [on_gpu(x) if isinstance(x, torch.Tensor) else x for x in traced_with]
     for node in graph.graph.nodes:
         if node.kwargs.get("device") == torch.device("cpu"):
             node.kwargs = {**node.kwargs, "device": torch.device("cuda:0")}
     view_to_reshape(graph)
-    fake_tensor_prop(graph, inputs)
-    with V.set_fake_mode(fake):
+    with tracing(TracingContext(fake)), V.set_fake_mode(fake):
+        fake_tensor_prop(graph, inputs)
         post_grad_passes(graph, is_inference=True)
-    lowering = GraphLowering(graph, example_inputs=inputs, is_inference=True)
-    with (
-        V.set_graph_handler(lowering),
-        V.set_fake_mode(fake),
-        V.set_debug_handler(DebugContext()),
-        config.patch(combo_kernels=True),
-    ):
-        lowering.run(*inputs)
-        code = lowering.codegen()[0].value
+        lowering = GraphLowering(
+            graph, example_inputs=inputs, is_inference=True, shape_env=fake.shape_env
+        )
+        with (
+            V.set_graph_handler(lowering),
+            V.set_debug_handler(DebugContext()),
+            config.patch(combo_kernels=True),
+        ):
+            lowering.run(*inputs)
+            code = lowering.codegen()[0].value
     body = code[code.index("def call(") :]
     if "--code" in sys.argv:
         print(body)
     return sum(weight * len(re.findall(pattern, body)) for pattern, weight in LAUNCHES)
 
 
-def of_layer(network) -> int:
-    """Of a decoder layer over 8 rows."""
+def on_gpu(tensor):
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cuda")
+
+
+def of_layer(network, dynamic: bool) -> int:
+    """Of a decoder layer over 8 rows, or as many as there are."""
     network = network.to(torch.bfloat16).eval()
     use_packed_rows(network)
     merged_linears.move_together(network)
@@ -166,14 +164,14 @@ def of_layer(network) -> int:
             module.register_buffer(KV_ROWS, cache, persistent=False)
     traced = Traced()
     layer = network.get_decoder().layers[0]
-    layer.compile(backend=traced)
+    layer.compile(backend=traced, dynamic=dynamic)
     zeros = [torch.zeros(size, dtype=torch.int64) for size in (2, 2, 3)]
     step = DeviceStep(*zeros, torch.ones(8, 128, dtype=torch.bool))
     hidden = torch.zeros(1, 8, 256, dtype=torch.bfloat16)
     angles = torch.zeros(1, 8, 64, dtype=torch.bfloat16)
     layer(hidden, position_embeddings=(angles, angles.clone()), attention_mask=None, step=step)
-    ((graph, shapes),) = traced.graphs
-    return launches(graph, shapes)
+    ((graph, inputs),) = traced.graphs
+    return launches(graph, inputs)
 
 
 def of_draft() -> list[int]:
@@ -206,8 +204,10 @@ SIZES = {
 }
 describe_a_gpu()
 with torch.inference_mode():
-    print("qwen3 layer", of_layer(Qwen3ForCausalLM(Qwen3Config(**SIZES))))
-    print("llama layer", of_layer(LlamaForCausalLM(LlamaConfig(**SIZES))))
+    print("qwen3 layer", of_layer(Qwen3ForCausalLM(Qwen3Config(**SIZES)), False))
+    torch._dynamo.reset()
+    print("qwen3 layer, any rows", of_layer(Qwen3ForCausalLM(Qwen3Config(**SIZES)), True))
+    print("llama layer", of_layer(LlamaForCausalLM(LlamaConfig(**SIZES)), False))
     caught_up, level, selection = of_draft()
 print("eagle3 catching up", caught_up)
 print("eagle3 level", level + selection)

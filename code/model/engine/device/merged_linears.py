@@ -9,6 +9,8 @@ before Inductor sees it). vLLM, SGLang and gpt-fast merge the same layers in mod
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -115,16 +117,21 @@ def _replace(graph: torch.fx.Graph, run: Sequence[torch.fx.Node]) -> None:
 
 
 def compile_merged(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
-    """A backend of `torch.compile`: merges, then hands over to Inductor."""
-    from torch._inductor.compile_fx import compile_fx
+    """A backend of `torch.compile`: merges, then hands over to Inductor.
 
-    return compile_fx(merged(graph), inputs, config_patches=options(inputs))
-
-
-def options(inputs: Sequence[Any]) -> dict[str, Any]:
-    """Of Inductor. On a GPU what is done to queries and to keys becomes one launch.
-
-    What it makes for CPUs has no launches.
+    On a GPU what is done to queries and to keys becomes one launch, where that compiles: Inductor's
+    combined kernels are young.
     """
-    is_on_gpu = any(isinstance(value, torch.Tensor) and value.is_cuda for value in inputs)
-    return {"combo_kernels": is_on_gpu}
+    from torch._inductor import compile_fx
+
+    graph = merged(graph)
+    if is_on_gpu(inputs):
+        with contextlib.suppress(Exception):  # Inductor and Triton raise types of their own
+            combined = copy.deepcopy(graph)
+            return compile_fx.compile_fx(combined, inputs, config_patches={"combo_kernels": True})
+    return compile_fx.compile_fx(graph, inputs, config_patches={"combo_kernels": False})
+
+
+def is_on_gpu(inputs: Sequence[Any]) -> bool:
+    """Does any of them lie there?"""
+    return any(isinstance(value, torch.Tensor) and value.is_cuda for value in inputs)
