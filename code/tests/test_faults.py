@@ -387,10 +387,12 @@ def test_hostile_names_break_neither_page_nor_figure_nor_terminal(tmp_path, monk
             line["text"] = HOSTILE
             line["method"] = "vanilla" if file.stem == "vanilla" else HOSTILE + file.stem
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+    figures = tmp_path / "figures"
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path), "--figures", str(figures)])
     assert report.main() == 0
+    assert (figures / "speed.pdf").exists() and "\x1b" not in (figures / "tables.tex").read_text()
     page = (tmp_path / "report" / "report.html").read_text()
-    assert page.count("</script>") == 2  # those of the page itself
+    assert page.count("</script>") == 4  # those of the page itself
     assert "<b>" not in page
     monkeypatch.setattr(sys, "argv", ["speed", str(tmp_path), "--plot", str(tmp_path / "p.svg")])
     assert speed.main() == 0

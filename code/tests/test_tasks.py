@@ -399,7 +399,8 @@ def test_methods_run_beside_each_other_and_their_records_say_so(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     records = {f.stem: read_records(f) for f in (tmp_path / "out").rglob("*.jsonl")}
     assert len(records) == 2 and any(r.shared for found in records.values() for r in found)
-    assert "times are not comparable" in done.stdout
+    assert "on these runs: on the page" in done.stdout
+    assert "times are not comparable" in (tmp_path / "out/report/report.html").read_text()
     other = script("mini", tmp_path, **{**knobs, "METHODS": "pld", "MAX_NEW_TOKENS": "50"})
     assert other.returncode == 1 and "a run has failed" in other.stderr  # other settings
     unknown = script("mini", tmp_path, **{**knobs, "METHODS": "vanilla nothing pld"})

@@ -31,7 +31,7 @@ from evaluation.records.writer import write_atomically
 from evaluation.report import answers, definitions, entries, making, page, tables, viewer
 from evaluation.report.entries import Entry, Export, methods_in_order, read_export, told_apart
 from evaluation.report.formatting import FORMATS
-from model.errors import UserError
+from model.errors import UserError, printable
 
 MOST_ANSWERS = 7
 """Settings whose answer is printed."""
@@ -154,6 +154,7 @@ def tables_file(export: Export, form: str) -> str:
 
 
 def _heading(text: str, form: str) -> str:
+    text = printable(text)
     if form == "latex":
         escaped = re.sub(r"([_%&#])", r"\\\1", text)
         return f"\\section*{{{escaped}}}"
@@ -285,7 +286,7 @@ def main() -> int:
     if not args.quiet:
         print_notices(notices)
     for line in final_lines(export, args.quiet):
-        print(line)
+        print(printable(line))
     print(f"report: {out / 'report.html'}")
     return 0
 
@@ -297,7 +298,8 @@ def final_lines(export: Export, notes_unsaid: bool) -> list[str]:
     if len(answered) > MOST_ANSWERS:
         lines.append(f"{len(answered) - MOST_ANSWERS} more settings on the page")
     if export.notices and notes_unsaid:
-        lines.append(f"{len(export.notices)} notes on these runs: on the page")
+        count = len(export.notices)
+        lines.append(f"{count} note{'s' * (count > 1)} on these runs: on the page")
     return lines
 
 

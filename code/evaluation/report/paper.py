@@ -19,6 +19,7 @@ from evaluation.analysis.together import Point, has_several
 from evaluation.records.writer import write_atomically
 from evaluation.report import figures, replay_figures, together, together_figure, topics
 from evaluation.report.entries import Entry
+from model.errors import printable
 
 FEWEST_SPOKES = 3
 TEXT_WIDTH = 6.75
@@ -119,4 +120,5 @@ def write_tables(entries: Sequence[Entry], definitions: str, folder: Path) -> No
 
 def escaped(text: str) -> str:
     """Text in which LaTeX sees no commands."""
-    return re.sub(r"([_%&#${}])", r"\\\1", text.replace("\\", "/"))
+    plain = re.sub(r"([_%&#${}])", r"\\\1", printable(text).replace("\\", "/"))
+    return re.sub(r"([\^~])", r"\\\1{}", plain)
