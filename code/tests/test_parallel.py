@@ -8,10 +8,12 @@ import torch
 from transformers import AutoConfig
 
 from evaluation import inference, parallel, speed, verify
+from evaluation.analysis import acceptance
 from evaluation.analysis.results import SpeedResult
 from evaluation.analysis.together import Point, conclusions
 from evaluation.analysis.verdicts import PairVerdict
 from evaluation.command import run_command
+from evaluation.records.drafts import unpacked_drafts
 from evaluation.records.reading import read_records
 from evaluation.records.topk import Topk
 from evaluation.report import __main__ as report
@@ -62,6 +64,30 @@ def test_likeliest_tokens_are_recorded_together_too(tmp_path):
         records = run(tmp_path / f"{value}.jsonl", "--parallel", value, "--record-topk", "4")
         recorded.append([Topk.unpacked(r.target_topk).ids[:, 0].tolist() for r in records])
     assert recorded[0] == recorded[1]
+
+
+@pytest.mark.parametrize("method", ("pld", "recycling", "lookahead"))
+def test_what_was_drafted_is_recorded_alone_and_together(method, tmp_path):
+    """As many nodes as the record counts, and along the accepted tokens the text itself."""
+    recorded = []
+    for value in ("1", "all"):
+        flags = ("--parallel", value, "--record-drafts", "--max-new-tokens", "40")
+        records = run(tmp_path / f"{value}.jsonl", *flags, method=method)
+        for record in records:
+            drafts = unpacked_drafts(record.drafts)
+            assert [len(draft.tokens) for draft in drafts] == record.draft_lengths
+            for step, draft in zip(acceptance.steps(record), drafts, strict=True):
+                emitted = record.output_ids[step.at : step.at + step.emitted]
+                assert set(emitted[:-1]) <= set(draft.tokens)
+                assert method != "pld" or list(draft.tokens[: step.emitted - 1]) == emitted[:-1]
+                refused = draft.refused(emitted)
+                assert all(branch[0] != emitted[-1] for branch in refused)
+        recorded.append({record.key: record.drafts for record in records})
+    if method == "pld":  # it remembers nothing of other samples
+        assert recorded[0] == recorded[1]
+    assert run(tmp_path / "none.jsonl")[0].drafts is None
+    with pytest.raises(UserError, match="record_drafts"):
+        run(tmp_path / "1.jsonl", method=method)
 
 
 def test_a_groups_time_is_recorded_once(tmp_path):
