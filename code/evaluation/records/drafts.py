@@ -1,7 +1,8 @@
 """What was drafted, packed into a record's field: the nodes of every step (`--record-drafts`).
 
 Of a step the number of its candidate nodes, the root not counted, then their tokens, then their
-parents (0: the root), as int32, zlib-compressed and base64-coded: 3 bytes a node.
+parents (0: the root), as int32, zlib-compressed and base64-coded: 2 bytes a node of the mini
+family's texts.
 """
 
 from __future__ import annotations
