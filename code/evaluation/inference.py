@@ -42,7 +42,8 @@ def main_for(method: str | None = None, argv: Sequence[str] | None = None, suffi
 
 def show(specs: Sequence[RunSpec]) -> None:
     """A line a method: how far it is, how fast, and where its records are."""
-    runs = [read_run(spec.path, []) for spec in specs if spec.path.exists()]
+    files = [spec.path for spec in specs if spec.path.exists()]
+    runs = [read_run(file, []) for file in files if file.stat().st_size]
     for path, method in progress_of_runs(runs):
         print(f"{path}: {told(method)}")
 

@@ -1,6 +1,7 @@
 """The report's page in a real browser, and its charts by Vega-Lite's own compiler."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import vl_convert
 from tokenizers import Tokenizer, models
 
-from evaluation import inference
+from evaluation import inference, speed
 from evaluation.records.drafts import DraftedNodes, packed_drafts, unpacked_drafts
 from evaluation.records.runs import read_run
 from evaluation.report import __main__ as report
@@ -98,6 +99,27 @@ def test_refused_continuations_of_a_tree():
     ]
     with pytest.raises(ValueError, match="no drafts"):
         unpacked_drafts(packed_drafts([DraftedNodes((5,), (3,))]))
+
+
+def test_damaged_drafts_are_one_line(tmp_path, monkeypatch):
+    one, _ = two_machines(tmp_path)
+    file = one / "sam.jsonl"
+    file.write_text(re.sub(r'"drafts": "[^"]*"', '"drafts": "eJw"', file.read_text()))
+    monkeypatch.setattr("sys.argv", ["report", str(one)])
+    with pytest.raises(UserError, match="sam, question 0: the recorded drafts are damaged"):
+        report.main()
+
+
+def test_a_quiet_command_writes_and_says_nothing(folder, monkeypatch, capsys, tmp_path):
+    numbers = tmp_path / "speed.json"
+    run(monkeypatch, speed.main, folder / "one", "--json", numbers, "--quiet")
+    assert capsys.readouterr().out == "" and len(json.loads(numbers.read_text())) == 3
+
+
+def test_a_run_without_a_record_yet_has_no_line(tmp_path, capsys):
+    (tmp_path / "sam.jsonl").touch()
+    inference.show([SimpleNamespace(path=tmp_path / "sam.jsonl")])
+    assert capsys.readouterr().out == ""
 
 
 # --- charts ---------------------------------------------------------------------------------------

@@ -45,7 +45,6 @@ class Section:
     """A topic with what there is on it."""
 
     topic: Topic
-    charts: int
     tables: tuple[NumberedTable, ...]
 
 
@@ -54,14 +53,14 @@ def sections(entries: Sequence[Entry]) -> list[Section]:
     found = []
     for topic in TOPICS:
         tables = []
-        charts = 0
+        has_charts = False
         for number, entry in enumerate(entries):
-            charts += sum(chart.topic == topic.name for chart in entry.charts)
+            has_charts |= any(chart.topic == topic.name for chart in entry.charts)
             for table in entry.tables:
                 if table.topic == topic.name:
                     tables.append(NumberedTable(number, entry.title, table))
-        if charts or tables:
-            found.append(Section(topic, charts, tuple(tables)))
+        if has_charts or tables:
+            found.append(Section(topic, tuple(tables)))
     return found
 
 

@@ -45,16 +45,13 @@ def write_figures(
     replays: Sequence[ReplaySummary],
     points: Sequence[Point],
     folder: Path,
-) -> list[str]:
-    """Every figure that can be drawn, as NAME.pdf and NAME.svg; returns the names."""
-    drawn = []
+) -> None:
+    """Every figure that can be drawn, as NAME.pdf and NAME.svg."""
     for name, make in _makers(results, accuracy, replays, points):
         with figures.font_size(FONT_SIZE):
             figure = make()
             _fit(figure)
             figures.save_for_paper(figure, folder, name)
-        drawn.append(name)
-    return drawn
 
 
 def _makers(

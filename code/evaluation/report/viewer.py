@@ -17,6 +17,7 @@ from evaluation.analysis.replay_summary import FoundReplay
 from evaluation.records.drafts import unpacked_drafts
 from evaluation.records.schema import Record
 from evaluation.report.colours import colour
+from model.errors import UserError
 
 BUDGET = 1_200_000
 """Characters of traces embedded: with the figures a page of 2 to 3 MB, which loads in half a
@@ -138,7 +139,13 @@ class Viewer:
     def _refused(self, record: Record) -> dict[int, list[str]]:
         """By step the drafted continuations that the target refused where it went another way."""
         refused = {}
-        drafts = unpacked_drafts(record.drafts or "")
+        try:
+            drafts = unpacked_drafts(record.drafts or "")
+        except ValueError as error:
+            raise UserError(
+                f"{record.method}, question {record.question_id}: the recorded drafts are damaged"
+                f" ({error}); remove the record and run again"
+            ) from None
         for number, (step, draft) in enumerate(zip(steps(record), drafts, strict=False), start=1):
             emitted = record.output_ids[step.at : step.at + step.emitted]
             branches = draft.refused(emitted)[:MOST_REFUSED]

@@ -271,11 +271,10 @@ class Sps(Drafter):
         if graph is None or not self._is_alone or not self._forward_picks(context.request):
             return chain
         tokens = self.draft_model.behind(self._text)
-        while tokens and len(chain) < most:
-            positions = range(
-                context.emitted + len(chain), context.emitted + len(chain) + graph.length
-            )
-            keys = context.noise.keys(list(positions)) if context.request.temperature else []
+        while len(chain) < most:
+            first = context.emitted + len(chain)
+            positions = list(range(first, first + graph.length))
+            keys = context.noise.keys(positions) if context.request.temperature else []
             found = self.draft_model.follow(graph, tokens, context.request.temperature, keys)
             if found is None:
                 break

@@ -2,7 +2,7 @@
 
 Lengths lie on the device, so one graph for each bucket of accepted rows serves every context
 length; the host reads only the finished tree. `fused`: each part is compiled first, its linears
-merged, as the target's layers are (`cuda_graph_fused.py`): 20 launches a level with its top-k. On
+merged, as the target's layers are (`cuda_graph_fused.py`): 21 launches a level with its top-k. On
 a CPU the same code runs operation by operation: so it is tested.
 
 Shapes: n accepted rows of a bucket, k frontier (top-k), F features, H hidden, K key/value heads,

@@ -27,8 +27,6 @@ from model.engine.model import Model
 BUCKETS = (1, 2, 4)
 MOST_ROWS = BUCKETS[-1]
 """More tokens to catch up with (a prompt, a long copy by another drafter) are fed before."""
-SEQUENCES = 2
-"""The kernel's fewest: the second one has no rows."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ class ChainGraph:
         backend = model.backend
         assert isinstance(backend, CudaGraph)
         self._model, self._length, self._fused = model, length, backend.fused
-        self.cache = model.cache
-        device = self.cache.data.device
+        device = model.cache.data.device
         sizes = {"start": 1, "slot": 1, "rows": 1, "temperature": 1}
         self._inputs = StepBuffer({**sizes, "ids": MOST_ROWS, "keys": length}, device)
         self._order = torch.arange(MOST_ROWS, device=device)
@@ -79,16 +76,13 @@ class ChainGraph:
         The cache must hold no text yet.
         """
         vocab_size = self._model.vocab_size
-        for draws in (False, True):
-            for rows in reversed(BUCKETS):
-                tokens = [(7 * i + 1) % vocab_size for i in range(rows)]
-                keys = list(range(self._length)) if draws else []
-                segment = Segment.causal(0, 0, tokens)
-                found = self.step(segment, 1.0 if draws else 0.0, keys)
-                output = self._model.forward([segment])
-                expected = int(output.logits[-1].argmax())
-                if not draws and found.tokens[0] != expected and not self._is_tie(output.logits):
-                    return False
+        for rows in reversed(BUCKETS):
+            segment = Segment.causal(0, 0, [(7 * i + 1) % vocab_size for i in range(rows)])
+            self.step(segment, 1.0, list(range(self._length)))
+            found = self.step(segment, 0.0, [])
+            logits = self._model.forward([segment]).logits
+            if found.tokens[0] != int(logits[-1].argmax()) and not self._is_tie(logits):
+                return False
         return True
 
     def _is_tie(self, logits: torch.Tensor) -> bool:
@@ -113,13 +107,13 @@ class ChainGraph:
             host["keys"][:] = keys
             host["temperature"].view(np.float64)[0] = temperature
         self._inputs.send()
-        on_gpu = self.cache.data.is_cuda
-        tokens, probabilities = to_host(self._replay(key) if on_gpu else self.body(key)).tolist()
+        packed = self._replay(key) if self._order.is_cuda else self.body(key)
+        tokens, probabilities = to_host(packed).tolist()
         return Chain([int(token) for token in tokens], probabilities)
 
     def _replay(self, key: ChainKey) -> torch.Tensor:
         if key not in self._graphs:
-            made = capture(lambda: self.body(key), self.cache.data.device, self._pool)
+            made = capture(lambda: self.body(key), self._order.device, self._pool)
             self._graphs[key] = made
             self._pool = self._pool or made[0].pool()
         graph, packed = self._graphs[key]
@@ -151,7 +145,7 @@ class ChainGraph:
     ) -> torch.Tensor:
         """Logits [n, V] of n tokens behind `start` cached ones, of which `rows` count."""
         count = len(tokens)
-        nothing = torch.zeros_like(start)
+        nothing = torch.zeros_like(start)  # the kernel wants two sequences: the second has no rows
         columns = torch.arange(MOST_NODES, device=tokens.device)
         step = DeviceStep(
             starts=torch.cat([start, nothing]),
