@@ -1,6 +1,6 @@
 """How near the engine comes to what the hardware allows: one command for a machine with a GPU.
 
-    python bench/gpu.py [--shape qwen3-8b] [--parts verify costs] [--out gpu]
+    python bench/gpu.py [--shape qwen3-8b] [--parts roofline,verify] [--out gpu]
 
 Random weights of true shapes, nothing is downloaded. Printed as it comes, and saved as OUT.json,
 OUT.md and OUT.png: the bandwidth that a copy reaches, and by part
@@ -8,6 +8,8 @@ OUT.md and OUT.png: the bandwidth that a copy reaches, and by part
 - kernels: do both operators agree with their references?
 - equality: do all engines emit the same tokens, in fp32?
 - honesty: the mini family in this machine's number type: do texts part from vanilla's at ties only?
+- roofline: the bandwidth that a vanilla step of the last engine reaches, of a copy's, by context
+  length (only when asked for: `verify` tells it too);
 - verify: what verifying n nodes costs at several context lengths, eager and recorded, the share of
   the roofline, and what the host adds to a step;
 - costs: a step of every method that is right as often as told;
@@ -177,6 +179,19 @@ class Bench:
             raise AssertionError(said)
         self.report.say(said)
 
+    def roofline(self) -> None:
+        """A vanilla step of the last engine against reading its bytes once."""
+        settings = self.settings
+        model = settings.model(settings.engines[-1])
+        self._prepare(model)
+        rows = []
+        for context in settings.contexts:
+            seconds = verify_seconds(model, 1, context, settings.repeats)
+            share = self._share(model, context, seconds)
+            rows.append([model.engine, str(context), f"{1e3 * seconds:.2f}", f"{share:.0%}"])
+        header = ["engine", "context", "ms a vanilla step", "of the bandwidth of a copy"]
+        self.report.table(Table(f"Roofline of vanilla, {settings.shape}", header, rows))
+
     def verify(self) -> None:
         """Verification by each engine."""
         for engine in self.settings.engines:
@@ -264,13 +279,17 @@ class Bench:
         for context in settings.contexts:
             seconds = [verify_seconds(model, n, context, settings.repeats) for n in NODES]
             cells = [f"{1e3 * s:.2f} ({s / seconds[0]:.2f})" for s in seconds]
-            share = step_bytes(model, context) / self.bandwidth / seconds[0]
+            share = self._share(model, context, seconds[0])
             row = [settings.shape, model.engine, str(context), *cells, f"{share:.0%}"]
             self.curves.append(row)
             name = f"{settings.shape}, {model.engine}, {context}"
             self.measured.verify.append(Curve(name, NODES, seconds))
             self.report.data[f"verify seconds, {name}"] = dict(zip(NODES, seconds, strict=True))
             print("  ".join(row), flush=True)
+
+    def _share(self, model: Model, context: int, seconds: float) -> float:
+        """Of a copy's bandwidth, what a vanilla step of so many seconds reaches."""
+        return step_bytes(model, context) / self.bandwidth / seconds
 
     def _host_gap(self, model: Model) -> None:
         """How much longer a vanilla step takes than the device is busy."""
@@ -468,6 +487,7 @@ class Part:
 PARTS = {
     "kernels": Part(Bench.kernels),
     "equality": Part(Bench.equality),
+    "roofline": Part(Bench.roofline),
     "verify": Part(Bench.verify),
     "costs": Part(Bench.costs),
     "honesty": Part(Bench.honesty),
@@ -499,17 +519,34 @@ def parse() -> Settings:
         "--seconds", type=float, default=470, help="parts that would begin later are left out"
     )
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, help="default: all that there are here"
+        "--parts",
+        nargs="+",
+        default=[],
+        help=f"of {', '.join(PARTS)}; default: all that there are here",
     )
     parser.add_argument("--out", type=Path, default=Path("gpu"))
     args = parser.parse_args()
+    args.parts = parts_of(args.parts)
     if not args.parts:
-        left_out = set() if args.second else {"second"}
+        left_out = {"roofline"} if args.second else {"roofline", "second"}
         left_out |= set() if on_gpu else {"compiled"}
         args.parts = [part for part in PARTS if part not in left_out]
     elif "second" in args.parts and not args.second:
         raise UserError("the part 'second' needs --second SHAPE")
     return Settings(**vars(args))
+
+
+def parts_of(words: list[str]) -> list[str]:
+    """Names of parts, with commas or spaces between them.
+
+    Raises:
+        UserError: there is no part of that name.
+    """
+    names = [name for word in words for name in word.split(",") if name]
+    for name in names:
+        if name not in PARTS:
+            raise UserError(f"--parts: there is no part {name!r}; there are: {', '.join(PARTS)}")
+    return names
 
 
 def main() -> None:

@@ -615,16 +615,15 @@ def test_tritons_interpreter_agrees_with_the_reference(program, said):
     assert said in run.stdout, run.stderr[-2000:]
 
 
-def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
+def gpu_bench(*flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "bench/gpu.py", *flags]
     code = Path(__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, cwd=code, check=False)
+
+
+def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
     flags = f"--out {tmp_path / 'gpu'} --repeats 2 --tokens 24 --second tiny-draft".split()
-    run = subprocess.run(
-        [sys.executable, "bench/gpu.py", *flags],
-        capture_output=True,
-        text=True,
-        cwd=code,
-        check=False,
-    )
+    run = gpu_bench(*flags)
     assert run.returncode == 0, run.stderr[-2000:]
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["equal"] == {"eager": True, "cuda_graph": True, "lossless": True}
@@ -636,6 +635,24 @@ def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
     assert [row[0] for row in together["rows"]] == ["1", "4", "8", "16"]
     assert (tmp_path / "gpu.png").stat().st_size > 10_000
     assert "n = 64" in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_gpu_bench_runs_the_parts_that_are_named(tmp_path):
+    out = str(tmp_path / "gpu")
+    run = gpu_bench("--out", out, "--repeats", "2", "--parts", "roofline,kernels")
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    [roofline] = [table for name, table in found.items() if name.startswith("Roofline")]
+    assert [row[1] for row in roofline["rows"]] == ["64", "256"]  # context lengths
+    assert all(row[3].endswith("%") for row in roofline["rows"])
+    assert "kernels" in found and "equal" not in found
+    assert not [key for key in found if key.startswith("failed")]
+
+
+def test_a_part_that_is_not_there_is_named():
+    run = gpu_bench("--parts", "verify,rooflin")
+    assert run.returncode != 0 and "Traceback" not in run.stderr
+    assert "no part 'rooflin'" in run.stderr and "roofline" in run.stderr
 
 
 def test_buckets_cover_every_published_draft(target, load):
