@@ -649,8 +649,8 @@ def test_the_gpu_bench_runs_the_parts_that_are_named(tmp_path):
     assert not [key for key in found if key.startswith("failed")]
 
 
-def test_a_part_that_is_not_there_is_named():
-    run = gpu_bench("--parts", "verify,rooflin")
+def test_a_part_that_is_not_there_is_named(tmp_path):
+    run = gpu_bench("--out", str(tmp_path / "gpu"), "--parts", "verify,rooflin")
     assert run.returncode != 0 and "Traceback" not in run.stderr
     assert "no part 'rooflin'" in run.stderr and "roofline" in run.stderr
 
