@@ -372,6 +372,8 @@ def test_ctrl_c_waits_for_the_run():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # tests started in the background of a shell have Ctrl-C ignored, and their children too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert matrix.stdout is not None and matrix.stdout.readline() == "begun\n"
     os.killpg(matrix.pid, signal.SIGINT)
