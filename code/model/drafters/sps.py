@@ -22,6 +22,7 @@ from model.drafting import DraftForward, Drafting, alone
 from model.engine.backends.cuda_graph import CudaGraph
 from model.engine.cache import KVCache
 from model.engine.chain import MOST_ROWS, Chain, ChainGraph
+from model.engine.device.branch import can_branch
 from model.engine.forward import Draw, Output, Segment, Wanted
 from model.engine.model import Model
 from model.engine.noise import DRAFTER, TARGET
@@ -35,7 +36,8 @@ RECORDED_ROWS = 4
 """Tokens fed by recorded forwards: what a step leaves to catch up with. Prompts and long copies run
 eagerly."""
 CHAIN = 4
-"""Steps of a graph where a draft may end at any token: more would often be for nothing."""
+"""Steps of a graph that cannot branch, where a draft may end at any token: more would often be for
+nothing."""
 MOST_GROWTH = 4
 """The heuristic schedule lets drafts grow to so many times their first length."""
 
@@ -102,18 +104,25 @@ class Forwards:
         return outputs
 
 
-def recorded_chain(model: Model, length: int) -> ChainGraph | None:
-    """None, and a warning, where it cannot be recorded."""
-    why = "gives other tokens than step by step"
-    try:
-        chain = ChainGraph(model, length)
-        if chain.prepare():
-            return chain
-    except (torch.OutOfMemoryError, UserError):
-        raise
-    except Exception as error:  # Triton and CUDA raise types of their own
-        why = f"cannot be recorded here ({type(error).__name__}: {first_line(error)})"
-    warnings.warn(f"the draft model's chain {why}; going on step by step", stacklevel=3)
+def recorded_chain(model: Model, most: int, confidence: float) -> ChainGraph | None:
+    """Chains of up to `most` tokens that end on the device, else such as the host cuts.
+
+    None where neither can be recorded. Each that cannot is a warning.
+    """
+    simpler = ChainGraph(model, min(CHAIN, most) if confidence else most)
+    ways = [(simpler, "step by step")]
+    if can_branch(model.device):
+        ways.insert(0, (ChainGraph(model, most, confidence, branches=True), "without branches"))
+    for chain, otherwise in ways:
+        why = "gives other tokens than step by step"
+        try:
+            if chain.prepare():
+                return chain
+        except (torch.OutOfMemoryError, UserError):
+            raise
+        except Exception as error:  # Triton and CUDA raise types of their own
+            why = f"cannot be recorded here ({type(error).__name__}: {first_line(error)})"
+        warnings.warn(f"the draft model's chain {why}; going on {otherwise}", stacklevel=3)
     return None
 
 
@@ -164,13 +173,13 @@ class DraftModel:
         return left
 
     def follow(
-        self, graph: ChainGraph, tokens: list[int], temperature: float, keys: list[int]
+        self, graph: ChainGraph, tokens: list[int], temperature: float, keys: list[int], most: int
     ) -> Chain | None:
         """Feed tokens, and what follows them by one graph; None where it has no room for them."""
         segment = Segment.causal(self._slot, len(self._cached), tokens)
         if not graph.takes(segment):
             return None
-        found = graph.step(segment, temperature, keys)
+        found = graph.step(segment, temperature, keys, most)
         self._cached += [*tokens, *found.tokens[:-1]]
         return found
 
@@ -207,7 +216,6 @@ class Sps(Drafter):
         is_constant = config.sps_schedule == "constant"
         self._most = config.sps_tokens * (1 if is_constant else MOST_GROWTH)
         self._length = config.sps_tokens
-        self._chain_length = min(CHAIN, self._most) if config.sps_confidence else self._most
         self._text: list[int] = []
         self._is_alone = True
         is_coupled = config.sps_mode == "coupled"  # else a draft carries its distribution
@@ -235,7 +243,8 @@ class Sps(Drafter):
                 model.prepare(RECORDED_ROWS, Wanted(), draws)
             self._forwards.chain = None
             if isinstance(model.backend, CudaGraph) and self._most > 1:
-                self._forwards.chain = recorded_chain(model, self._chain_length)
+                chain = recorded_chain(model, self._most, self.config.sps_confidence)
+                self._forwards.chain = chain
             self._forwards.recorded = model.cache
 
     def start(self, request: Request, prefill: Prefill) -> None:
@@ -275,7 +284,8 @@ class Sps(Drafter):
             first = context.emitted + len(chain)
             positions = list(range(first, first + graph.length))
             keys = context.noise.keys(positions) if context.request.temperature else []
-            found = self.draft_model.follow(graph, tokens, context.request.temperature, keys)
+            temperature, left = context.request.temperature, most - len(chain)
+            found = self.draft_model.follow(graph, tokens, temperature, keys, left)
             if found is None:
                 break
             for token, probability in zip(found.tokens, found.probabilities, strict=True):

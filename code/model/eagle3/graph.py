@@ -11,8 +11,7 @@ D head dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -30,7 +29,7 @@ from model.eagle3.tree import (
     select,
 )
 from model.engine.device.capture import StepBuffer, capture
-from model.engine.device.merged_linears import compile_merged, move_together
+from model.engine.device.merged_linears import compiled, move_together
 from model.engine.device.tree_attention import tree_attention
 
 BUCKETS = (1, 2, 4, 8, 16)
@@ -160,11 +159,6 @@ class Tables(NamedTuple):
     ids: torch.Tensor
     """Of the target, by draft id."""
     cache: torch.Tensor
-
-
-def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
-    """Fused by Inductor, its linears merged."""
-    return torch.compile(part, backend=compile_merged)
 
 
 def caught_up(

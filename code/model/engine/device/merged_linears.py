@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -130,6 +130,11 @@ def compile_merged(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
             combined = copy.deepcopy(graph)
             return compile_fx.compile_fx(combined, inputs, config_patches={"combo_kernels": True})
     return compile_fx.compile_fx(graph, inputs, config_patches={"combo_kernels": False})
+
+
+def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """Fused by Inductor, its linears merged."""
+    return torch.compile(part, backend=compile_merged)
 
 
 def is_on_gpu(inputs: Sequence[Any]) -> bool:
