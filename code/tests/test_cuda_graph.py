@@ -523,6 +523,8 @@ def test_launches_do_not_grow_back():
     for kind in ("qwen3 layer", "qwen3 layer, any rows", "llama layer"):
         assert int(counts[kind]) <= 11, counts
     assert int(counts["eagle3 level"]) <= 22 and int(counts["eagle3 catching up"]) <= 22, counts
+    assert int(counts["step, beside layers"]) <= 11, counts
+    assert int(counts["sps token, beside layers"]) <= 11, counts
 
 
 def test_where_combined_kernels_do_not_compile_they_are_done_without(monkeypatch):

@@ -208,7 +208,7 @@ class ChainGraph:
         )
         logits = self._forward(given["ids"][: key.rows], start + order, step)
         progress.starts.copy_(step.starts)
-        progress.starts[:1] += rows
+        progress.starts[:1].add_(rows)
         self._take(logits.index_select(0, rows - 1), 0, key.draws)
         for number in range(1, self._length):
             following = partial(self._follow, number, slots, key.draws)
@@ -228,7 +228,7 @@ class ChainGraph:
             mask=self._causal[:1],
         )
         logits = self._forward(progress.token, progress.starts[:1], step)
-        progress.starts[:1] += 1
+        progress.starts[:1].add_(1)
         self._take(logits, number, draws)
 
     def _forward(

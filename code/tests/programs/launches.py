@@ -22,15 +22,20 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.post_grad import post_grad_passes
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from triton.backends.compiler import GPUTarget
 
 from model.eagle3 import graph as eagle_graph
 from model.eagle3.head import Eagle3Head, HeadConfig
 from model.eagle3.tree import DraftState, TreeShape
+from model.engine import chain
 from model.engine.attention import use_packed_rows
-from model.engine.backends.cuda_graph import KV_ROWS, DeviceStep
+from model.engine.backends import cuda_graph_fused
+from model.engine.backends.cuda_graph import KV_ROWS, DeviceStep, GraphKey
 from model.engine.device import merged_linears
+from model.engine.forward import Segment
+from model.engine.model import Model
 
 H100 = SimpleNamespace(
     name="H100",
@@ -56,6 +61,8 @@ LAUNCHES = (
 )
 """What a line of the wrapper launches; `addmm` copies the sum's other part first, ATen's sort and
 top-k of short rows are two kernels."""
+OF_OPERATORS = {"aten.argmax.default": 2}
+"""Of operators outside compiled parts; others are one. A long row's largest is found in two."""
 
 
 class DescribedCuda(device_interface.DeviceInterface):
@@ -105,6 +112,8 @@ class Traced:
 
     def __init__(self) -> None:
         self.graphs = []
+        self.ran = []
+        """A number of a graph for each time that it ran."""
 
     def __call__(self, graph, inputs):
         return aot_module_simplified(
@@ -117,8 +126,40 @@ class Traced:
         )
 
     def keep(self, graph, inputs):
+        number = len(self.graphs)
         self.graphs.append((copy.deepcopy(graph), inputs))
-        return graph.forward
+
+        def run(*args):
+            self.ran.append(number)
+            with _disable_current_modes():  # it counts by the code that is written for it
+                return graph.forward(*args)
+
+        return run
+
+
+class Counted(TorchDispatchMode):
+    """Operations that launch something, one after another."""
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        if operator._schema.is_mutable or not is_view(result, args):
+            self.launched.append(str(operator))
+        return result
+
+
+def is_view(result, args) -> bool:
+    """Is it the first argument, seen otherwise?"""
+    if not (isinstance(result, torch.Tensor) and isinstance(args[0], torch.Tensor)):
+        return False
+    return result.untyped_storage()._cdata == args[0].untyped_storage()._cdata
 
 
 def launches(graph, traced_with) -> int:
@@ -193,6 +234,36 @@ def of_draft() -> list[int]:
     return [launches(*traced.graphs[0]) for traced in parts]
 
 
+def of_run(body, traced: Traced) -> int:
+    """Of compiled parts and of what runs between them."""
+    body()  # compiles
+    traced.ran.clear()
+    with Counted() as counted:
+        body()
+    if "--code" in sys.argv:
+        print(counted.launched)
+    inside = sum(launches(*traced.graphs[number]) for number in traced.ran)
+    return inside + sum(OF_OPERATORS.get(name, 1) for name in counted.launched)
+
+
+def of_model(layers: int) -> tuple[int, int]:
+    """Of a model's step, and of one more token of a draft model's chain."""
+    network = Qwen3ForCausalLM(Qwen3Config(**{**SIZES, "num_hidden_layers": layers}))
+    traced = Traced()
+    cuda_graph_fused.compile_merged = traced
+    chain.compiled = lambda part: torch.compile(part, backend=traced, dynamic=False)
+    model = Model(network.to(torch.bfloat16), engine="cuda_graph_fused")
+    model.reserve(100)
+    of_step = of_run(lambda: model.backend.body(GraphKey(rows=8)), traced)
+    of_chains = []
+    for length in (2, 3):
+        graph = chain.ChainGraph(model, length)
+        graph.step(Segment.causal(0, 0, [1]), 0.0, [], length)
+        key = chain.ChainKey(rows=1, draws=False)
+        of_chains.append(of_run(lambda graph=graph, key=key: graph.body(key), traced))
+    return of_step, of_chains[1] - of_chains[0]
+
+
 SIZES = {
     "vocab_size": 100,
     "hidden_size": 256,
@@ -211,3 +282,8 @@ with torch.inference_mode():
     caught_up, level, selection = of_draft()
 print("eagle3 catching up", caught_up)
 print("eagle3 level", level + selection)
+with torch.inference_mode():
+    torch._dynamo.reset()
+    step, token = of_model(layers=2)
+print("step, beside layers", step - 2 * 11)
+print("sps token, beside layers", token - 2 * 11)
