@@ -1,22 +1,29 @@
 """Tree attention beside what else can do it: microseconds of one layer's attention by shape.
 
-    python bench/attention.py [--shape qwen3-8b] [--out attention.json]
+    python bench/attention.py [--shape qwen3-8b] [--out attention.json] [--save]
 
-n new rows, a random tree, over a cached prefix: our kernel, PyTorch's scaled_dot_product_attention
-under a mask, FlexAttention (compiled on a GPU), and where they are installed FlashInfer and, for
-chains alone, FlashAttention. Who differs from the reference is named and not timed. `bytes` is
-what reading keys and values once takes at the bandwidth of a copy. On a CPU, where our kernel is
-PyTorch's operator, it runs on small shapes.
+n new rows, a random tree, over a cached prefix, as a step of the engine attends them: our kernel
+under every launch of `CANDIDATES`, FlexAttention among them (compiled on a GPU). Beside them what
+the engine cannot use, for it must know lengths ahead: PyTorch's scaled_dot_product_attention under
+a mask, and where they are installed FlashInfer and, for chains alone, FlashAttention; these do not
+store the new rows. Who differs from the reference is named and not timed. `bytes` is what reading
+keys and values once takes at the bandwidth of a copy.
+
+`--save` writes, for each n, the launch that is fastest over all context lengths into
+`data/attention`: from then on engines of CUDA graphs use it on this kind of card. The default is
+left only for one that takes at least 3 % less. On a CPU, where our kernel is PyTorch's operator,
+it runs on small shapes.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from statistics import median
+from statistics import mean, median
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,20 +34,27 @@ import json
 import torch
 import torch.nn.functional as F
 from random_models import SHAPES
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from tqdm import tqdm
 
 from evaluation.command import Parser, run_command, summary
 from evaluation.records.writer import write_atomically
 from evaluation.report.formatting import UNKNOWN, Table
-from model.engine.device.tree_attention import reference, tree_attention
+from model.engine.backends.cuda_graph import MOST_NODES
+from model.engine.device import attention_table
+from model.engine.device.attention_table import Kind
+from model.engine.device.launch import CANDIDATES, DEFAULT, Launch
+from model.engine.device.packed_attention import packed_attention
+from model.engine.device.tree_attention import reference, uses_kernel
 from model.engine.measure import copy_bandwidth
 from model.errors import UserError, first_line
 
 NODES = (1, 8, 16, 32, 64)
 CONTEXTS = {"cuda": (1024, 4096, 15_000), "cpu": (64, 256)}
-REPEATS = {"cuda": 50, "cpu": 5}
+REPEATS = {"cuda": 50, "cpu": 3}
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 """Of the largest difference from the reference."""
+GAIN = 0.97
+"""Of the default's time: what another launch must fall below."""
 Attend = Callable[[], torch.Tensor]
 """One call over a case: [T, H, D]."""
 
@@ -88,10 +102,14 @@ class Case:
         return torch.cat([before, self.mask], dim=1)
 
 
+def dtype_on(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def case(heads: tuple[int, int, int], rows: int, context: int, device: torch.device) -> Case:
     """A random tree of so many rows; `heads` are query heads, key heads, head dimension."""
     query_heads, kv_heads, dim = heads
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = dtype_on(device)
     torch.manual_seed(rows + context)
 
     def noise(*size: int) -> torch.Tensor:
@@ -111,11 +129,24 @@ def case(heads: tuple[int, int, int], rows: int, context: int, device: torch.dev
 
 
 # --- who can do it --------------------------------------------------------------------------------
-def ours(of: Case) -> Attend:
-    start = torch.tensor([of.context], device=of.query.device)
-    return lambda: tree_attention(
-        of.query, of.key, of.value, of.cache, start, of.mask, of.scaling, store=False
-    )
+def launched(launch: Launch) -> Callable[[Case], Attend]:
+    """The engine's own operator."""
+
+    def make(of: Case) -> Attend:
+        rows, device = len(of.query), of.query.device
+        if launch != DEFAULT and launch.kernel == DEFAULT.kernel and not uses_kernel(device):
+            raise UserError("a setting of the kernel, which only a GPU runs")
+        # as a graph has them: two sequences, of which the second has no rows; a mask of 128 columns
+        starts = torch.tensor([of.context, 0], device=device)
+        slots = torch.tensor([0, 0], device=device)
+        first_rows = torch.tensor([0, rows, rows], device=device)
+        mask = F.pad(of.mask, (0, MOST_NODES - rows))
+        cache, packed = of.cache[:, None], launch.packed()
+        return lambda: packed_attention(
+            of.query, of.key, of.value, cache, starts, slots, first_rows, mask, of.scaling, packed
+        )
+
+    return make
 
 
 def sdpa(of: Case) -> Attend:
@@ -129,33 +160,14 @@ def sdpa(of: Case) -> Attend:
     return attend
 
 
-def flex(of: Case) -> Attend:
-    """Its block mask is made once, which a step could not do."""
-    keys, values = of.rows()
-    query, allowed = of.query.transpose(0, 1)[None], of.allowed()
-    rows, columns = allowed.shape
-    blocks = create_block_mask(
-        lambda batch, head, row, column: allowed[row, column],
-        *(None, None, rows, columns),
-        device=str(query.device),
-    )
-    run = torch.compile(flex_attention, dynamic=False) if query.is_cuda else flex_attention
-
-    def attend() -> torch.Tensor:
-        out = run(query, keys, values, block_mask=blocks, enable_gqa=True)
-        assert isinstance(out, torch.Tensor)
-        return out[0].transpose(0, 1)
-
-    return attend
-
-
 def flashinfer(of: Case) -> Attend:
-    """Raises ImportError where it is not installed."""
+    """Raises ImportError where it is not installed. The mask is packed once for all layers."""
     from flashinfer import single_prefill_with_kv_cache
+    from flashinfer.quantization import packbits
 
     keys, values = (whole[0].transpose(0, 1).contiguous() for whole in of.rows())
-    allowed = of.allowed()
-    return lambda: single_prefill_with_kv_cache(of.query, keys, values, custom_mask=allowed)
+    packed = packbits(of.allowed().flatten(), bitorder="little")
+    return lambda: single_prefill_with_kv_cache(of.query, keys, values, packed_custom_mask=packed)
 
 
 def flash_attn(of: Case) -> Attend:
@@ -169,9 +181,8 @@ def flash_attn(of: Case) -> Attend:
 
 
 WAYS: dict[str, Callable[[Case], Attend]] = {
-    "ours": ours,
+    **{str(launch): launched(launch) for launch in CANDIDATES},
     "sdpa": sdpa,
-    "flex": flex,
     "flashinfer": flashinfer,
     "flash_attn": flash_attn,
 }
@@ -231,13 +242,46 @@ def one_call(call: Attend, device: torch.device) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def row(of: Case, found: dict[str, Timed], bandwidth: float) -> list[str]:
-    """A line of the table; the fastest is named."""
-    known = {name: t.microseconds for name, t in found.items() if t.microseconds is not None}
-    cells = [UNKNOWN if t.microseconds is None else f"{t.microseconds:.0f}" for t in found.values()]
-    fastest = min(known, key=lambda name: known[name])
-    by_bytes = f"{1e6 * of.bytes_read / bandwidth:.1f}"
-    return [str(of.context), str(len(of.query)), by_bytes, *cells, fastest]
+def table(
+    context: int, cases: list[Case], found: list[dict[str, Timed]], bandwidth: float
+) -> Table:
+    """Of one context length: a row for each way that was timed at all, the fastest marked."""
+    by_bytes = [f"{1e6 * of.bytes_read / bandwidth:.1f} " for of in cases]
+    rows = [["bytes", *by_bytes]]
+    for name in WAYS:
+        if any(of_case[name].microseconds is not None for of_case in found):
+            rows.append([name, *(cell(name, of_case) for of_case in found)])
+    return Table("", (f"{context} tokens", *(str(len(of.query)) for of in cases)), rows)
+
+
+def cell(name: str, found: dict[str, Timed]) -> str:
+    own = found[name].microseconds
+    if own is None:
+        return f"{UNKNOWN} "
+    least = min(each.microseconds for each in found.values() if each.microseconds is not None)
+    return f"{own:.1f}{'*' if own == least else ' '}"
+
+
+def fastest_launch(of_contexts: list[dict[str, Timed]]) -> Launch:
+    """Over all context lengths: each counts by its share of what the default takes there."""
+    best, least = DEFAULT, GAIN
+    for launch in CANDIDATES:
+        shares = []
+        for found in of_contexts:
+            own, default = (found[str(each)].microseconds for each in (launch, DEFAULT))
+            if own is None or default is None:
+                break
+            shares.append(own / default)
+        if len(shares) == len(of_contexts) and mean(shares) < least:
+            best, least = launch, mean(shares)
+    return best
+
+
+def saved(kind: Kind, by_rows: dict[int, list[dict[str, Timed]]]) -> Path:
+    """The table of this card."""
+    launches = {rows: fastest_launch(found) for rows, found in by_rows.items()}
+    versions = {"torch": torch.__version__, "made": time.strftime("%Y-%m-%d")}
+    return attention_table.save(kind, launches, versions)
 
 
 def main() -> int:
@@ -246,30 +290,41 @@ def main() -> int:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="qwen3-8b" if has_gpu else "tiny")
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument(
+        "--save", action="store_true", help="have engines on this card use what is fastest"
+    )
     args = parser.parse_args()
     device = torch.device(args.device)
     config = SHAPES[args.shape]()
     heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
     bandwidth = copy_bandwidth(device)
-    rows, data = [], []
-    reasons: dict[str, None] = {}
+    data = []
+    by_rows: dict[int, list[dict[str, Timed]]] = {nodes: [] for nodes in NODES}
+    reasons: dict[str, dict[str, None]] = {}
+    print(f"microseconds of one layer's attention by new rows, {args.shape}; * is the fastest")
     for context in CONTEXTS[device.type]:
-        for nodes in NODES:
-            of = case(heads, nodes, context, device)
+        cases = [case(heads, nodes, context, device) for nodes in NODES]
+        of_context = []
+        for of in tqdm(cases, unit="case", desc=f"{context} tokens", leave=False):
             with torch.inference_mode():
-                found = timed(of)
-            rows.append(row(of, found, bandwidth))
-            print("  ".join(rows[-1]), file=sys.stderr)
+                of_context.append(timed(of))
+        for nodes, found in zip(NODES, of_context, strict=True):
+            by_rows[nodes].append(found)
             times = {name: t.microseconds for name, t in found.items()}
             data.append({"context": context, "nodes": nodes, "microseconds": times})
-            reasons |= {f"{name}: {t.why_not}": None for name, t in found.items() if t.why_not}
-    title = f"microseconds of one layer's attention, {args.shape}"
-    header = ("context", "n", "bytes", *WAYS, "fastest")
-    print(Table(title, header, rows).text())
-    for reason in reasons:
-        print(f"note: {reason}")
+            for name, of_way in found.items():
+                if of_way.why_not:
+                    reasons.setdefault(of_way.why_not, {})[name] = None
+        print()
+        print(table(context, cases, of_context, bandwidth).text())
+    print()
+    for reason, names in reasons.items():
+        print(f"note: {reason}: {', '.join(names)}")
     if args.out:
         write_atomically(args.out, json.dumps({"shape": args.shape, "rows": data}, indent=1) + "\n")
+    if args.save:
+        kind = Kind(attention_table.card_of(device), *heads, dtype_on(device))
+        print(f"written: {saved(kind, by_rows)}")
     return 0
 
 

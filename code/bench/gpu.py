@@ -53,6 +53,8 @@ from evaluation.report.formatting import UNKNOWN, Table
 from model import checkpoint, methods
 from model.contract import Drafter, Forcing, Request
 from model.engine.decode import generate
+from model.engine.device import attention_table
+from model.engine.device.attention_table import Kind
 from model.engine.forward import Segment, Wanted
 from model.engine.measure import copy_bandwidth, step_bytes, verify_seconds
 from model.engine.model import Model
@@ -546,7 +548,17 @@ def parts_of(words: list[str]) -> list[str]:
     for name in names:
         if name not in PARTS:
             raise UserError(f"--parts: there is no part {name!r}; there are: {', '.join(PARTS)}")
+    if words and not names:
+        raise UserError(f"--parts: name one of {', '.join(PARTS)}, or leave it out for all")
     return names
+
+
+def measured_attention(settings: Settings) -> str:
+    """What `bench/attention.py --save` has written for this card and shape; empty for nothing."""
+    config, device = SHAPES[settings.shape](), torch.device(settings.device)
+    heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+    kind = Kind(attention_table.card_of(device), *heads, settings.dtype)
+    return str(attention_table.load(kind))
 
 
 def main() -> None:
@@ -562,6 +574,9 @@ def main() -> None:
         f"{device}, torch {torch.__version__}, transformers {transformers.__version__},"
         f" {settings.dtype}"
     )
+    attention = measured_attention(settings)
+    report.data["machine"]["attention"] = attention
+    report.say(f"attention: {attention or 'launched by default'}")
     bandwidth = copy_bandwidth(torch.device(settings.device))
     report.data["copy_bandwidth"] = bandwidth
     report.say(f"copying reaches {bandwidth / 1e12:.2f} TB/s (read and written)")

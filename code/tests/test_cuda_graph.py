@@ -30,10 +30,12 @@ from model.engine.backends.cuda_graph import BUCKETS, MOST_NODES, CudaGraph, anc
 from model.engine.cache import KVCache
 from model.engine.chain import Chain, ChainGraph
 from model.engine.decode import generate, generate_together
+from model.engine.device import attention_table, merged_linears
 from model.engine.device import capture as capturing
-from model.engine.device import merged_linears
+from model.engine.device.attention_table import AttentionTable
 from model.engine.device.branch import run_if
 from model.engine.device.draw import draw
+from model.engine.device.launch import DEFAULT, Launch
 from model.engine.device.merged_linears import LINEAR, compile_merged, merged, move_together
 from model.engine.device.tree_attention import reference, tree_attention
 from model.engine.forward import Picked, Segment, Wanted
@@ -302,10 +304,13 @@ def test_a_graph_that_does_not_reproduce_the_model_is_given_up(broken, monkeypat
     assert result.output_ids == generate(target, load("vanilla"), request).output_ids
 
 
-def test_fused_layers_are_compiled_once_for_all_and_change_no_token(load, target):
-    """Inductor on a CPU: the operator stays whole, no layer is compiled anew."""
+def test_fused_layers_are_compiled_once_for_all_and_change_no_token(load, target, monkeypatch):
+    """Inductor on a CPU: the operator stays whole; no layer, and no launch, is compiled anew."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    launches = {1: Launch(stages=3), 2: Launch(programs=1), 8: DEFAULT, 384: Launch(warps=8)}
+    table = AttentionTable("measured", launches)
+    monkeypatch.setattr(attention_table, "load", lambda kind: table)
     fused = Model(qwen3(), engine="cuda_graph_fused")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -721,6 +726,11 @@ def test_the_gpu_bench_runs_the_parts_that_are_named(tmp_path):
     assert all(row[3].endswith("%") for row in roofline["rows"])
     assert "kernels" in found and "equal" not in found
     assert not [key for key in found if key.startswith("failed")]
+
+
+def test_no_part_at_all_is_a_mistake(tmp_path):
+    run = gpu_bench("--parts", ",", "--out", str(tmp_path / "gpu"))
+    assert run.returncode != 0 and "--parts: name one of" in run.stderr
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path):

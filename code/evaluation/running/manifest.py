@@ -18,6 +18,7 @@ import torch
 from evaluation.records.manifest import SCHEMA, Manifest
 from evaluation.running.runner import Runner
 from evaluation.tasks import Question, questions_hash
+from model.engine.backends.cuda_graph import CudaGraph
 from model.engine.device.tree_attention import uses_kernel
 from model.engine.model import Model
 
@@ -54,10 +55,12 @@ def build(runner: Runner, argv: list[str], questions: list[Question]) -> Manifes
 
 def attention(model: Model) -> str:
     """Which attention decoding steps run."""
-    is_graph = model.engine.startswith("cuda_graph")
-    if is_graph and uses_kernel(model.device, model.shape.head_dim):
-        return "split prefix, Triton"
-    return "packed rows over scaled_dot_product_attention"
+    plain = "packed rows over scaled_dot_product_attention"
+    if not isinstance(model.backend, CudaGraph):
+        return plain
+    is_kernel = uses_kernel(model.device, model.shape.head_dim)
+    others = str(model.backend.attention)
+    return ("split prefix, Triton" if is_kernel else plain) + (f"; {others}" if others else "")
 
 
 def fingerprint(model: Model) -> str:

@@ -91,7 +91,7 @@ class ChainGraph:
     ) -> None:
         backend = model.backend
         assert isinstance(backend, CudaGraph)
-        self._model, self._length, self._fused = model, length, backend.fused
+        self._model, self._backend, self._length = model, backend, length
         self._confidence, self._branches = confidence, branches
         device = model.cache.data.device
         sizes = {"start": 1, "slot": 1, "rows": 1, "most": 1, "temperature": 1}
@@ -101,8 +101,8 @@ class ChainGraph:
         self._causal = columns[None, :] <= self._order[:, None]
         self._one_row = torch.tensor([0, 1, 1], device=device)
         self._progress = Progress.of(length, device)
-        self._likelihood = compiled(likelihood) if self._fused else likelihood
-        self._write = compiled(write) if self._fused else write
+        self._likelihood = compiled(likelihood) if backend.fused else likelihood
+        self._write = compiled(write) if backend.fused else write
         self._graphs: dict[ChainKey, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._pool: object = None
 
@@ -205,6 +205,7 @@ class ChainGraph:
             slots=slots,
             first_rows=torch.cat([nothing, rows, rows]),
             mask=self._causal[: key.rows],
+            launch=self._backend.attention.of(key.rows).packed(),
         )
         logits = self._forward(given["ids"][: key.rows], start + order, step)
         progress.starts.copy_(step.starts)
@@ -226,6 +227,7 @@ class ChainGraph:
             slots=slots,
             first_rows=self._one_row,
             mask=self._causal[:1],
+            launch=self._backend.attention.of(1).packed(),
         )
         logits = self._forward(progress.token, progress.starts[:1], step)
         progress.starts[:1].add_(1)
@@ -235,7 +237,7 @@ class ChainGraph:
         self, tokens: torch.Tensor, positions: torch.Tensor, step: DeviceStep
     ) -> torch.Tensor:
         """Logits [n, V] of n tokens."""
-        with contextlib.nullcontext() if self._fused else uncompiled():
+        with contextlib.nullcontext() if self._backend.fused else uncompiled():
             result = self._model.network(
                 input_ids=tokens[None], position_ids=positions[None], use_cache=False, step=step
             )

@@ -34,6 +34,7 @@ from model.engine.attention import use_packed_rows
 from model.engine.backends import cuda_graph_fused
 from model.engine.backends.cuda_graph import KV_ROWS, DeviceStep, GraphKey
 from model.engine.device import merged_linears
+from model.engine.device.launch import DEFAULT
 from model.engine.forward import Segment
 from model.engine.model import Model
 
@@ -207,7 +208,7 @@ def of_layer(network, dynamic: bool) -> int:
     layer = network.get_decoder().layers[0]
     layer.compile(backend=traced, dynamic=dynamic)
     zeros = [torch.zeros(size, dtype=torch.int64) for size in (2, 2, 3)]
-    step = DeviceStep(*zeros, torch.ones(8, 128, dtype=torch.bool))
+    step = DeviceStep(*zeros, torch.ones(8, 128, dtype=torch.bool), DEFAULT.packed())
     hidden = torch.zeros(1, 8, 256, dtype=torch.bfloat16)
     angles = torch.zeros(1, 8, 64, dtype=torch.bfloat16)
     layer(hidden, position_embeddings=(angles, angles.clone()), attention_mask=None, step=step)

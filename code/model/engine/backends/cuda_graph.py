@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -27,8 +28,11 @@ import torch
 from model.engine.backends import Backend, BackendFailed
 from model.engine.backends.eager import Eager, uncompiled
 from model.engine.cache import KVCache
+from model.engine.device import attention_table
+from model.engine.device.attention_table import AttentionTable, Kind
 from model.engine.device.capture import StepBuffer, capture
 from model.engine.device.draw import draw
+from model.engine.device.launch import DEFAULT
 from model.engine.device.packed_attention import packed_attention
 from model.engine.device.tree_attention import uses_kernel
 from model.engine.forward import Output, Picked, Segment, Wanted
@@ -84,6 +88,8 @@ class DeviceStep:
     slots: torch.Tensor
     first_rows: torch.Tensor
     mask: torch.Tensor
+    launch: torch.Tensor
+    """A packed `Launch`, on the CPU."""
     features: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def attend(
@@ -97,9 +103,8 @@ class DeviceStep:
         """What `packed_rows` hands over: query [1, H, B, D] -> [1, B, H, D]."""
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         cache = getattr(module, KV_ROWS)
-        out = packed_attention(
-            q, k, v, cache, self.starts, self.slots, self.first_rows, self.mask, scaling
-        )
+        layout = (self.starts, self.slots, self.first_rows)
+        out = packed_attention(q, k, v, cache, *layout, self.mask, scaling, self.launch)
         return out[None]
 
 
@@ -190,6 +195,7 @@ class CudaGraph(Backend):
             device,
         )
         self._graphs: dict[GraphKey, tuple[torch.cuda.CUDAGraph | None, Output | None]] = {}
+        self._attention = self._measured_attention()
         self._mover: Callable[[], None] | None = None
         self._pool: object = None
         self._pending: list[Move] = []
@@ -212,6 +218,22 @@ class CudaGraph(Backend):
         """Launch the step; a graph of a new kind is captured and compared first."""
         rows = bucket(sum(len(segment) for segment in segments))
         key = GraphKey(rows, wanted.feature_layers, wanted.target_topk, wanted.draw is not None)
+        try:
+            return self._ran(key, segments, wanted)
+        except BackendFailed as failure:
+            launch = self._attention.of(rows)
+            if launch == DEFAULT:
+                raise
+            warnings.warn(
+                f"attention of {rows} rows by {launch}, as {self._attention.name} has it, does not"
+                f" work here ({failure}); going on with {DEFAULT}",
+                stacklevel=4,
+            )
+            self._attention = self._attention.without(rows)
+            self._graphs.pop(key, None)
+            return self._ran(key, segments, wanted)
+
+    def _ran(self, key: GraphKey, segments: list[Segment], wanted: Wanted) -> Output:
         is_new = key not in self._graphs
         begun = time.perf_counter()
         try:
@@ -268,6 +290,17 @@ class CudaGraph(Backend):
         self._graphs.clear()
         for module in self.network.modules():
             module._buffers.pop(KV_ROWS, None)
+
+    @property
+    def attention(self) -> AttentionTable:
+        """How it is launched."""
+        return self._attention
+
+    def _measured_attention(self) -> AttentionTable:
+        shape, device = self.shape, self.cache.data.device
+        card = attention_table.card_of(device)
+        kind = Kind(card, shape.heads, shape.kv_heads, shape.head_dim, self.network.dtype)
+        return attention_table.load(kind).for_sequences(self.cache.slots)
 
     @property
     def recording_seconds(self) -> float:
@@ -343,7 +376,13 @@ class CudaGraph(Backend):
         given, rows = self._inputs.device, key.rows
         words = given["ancestors"][: WORDS * rows].view(rows, WORDS, 1)
         mask = ((words >> self._bits) & 1).bool().view(rows, MOST_NODES)
-        step = DeviceStep(given["starts"], given["slots"], given["first_rows"], mask)
+        step = DeviceStep(
+            given["starts"],
+            given["slots"],
+            given["first_rows"],
+            mask,
+            self._attention.of(rows).packed(),
+        )
         with contextlib.nullcontext() if self.fused else uncompiled():
             result = self.network(
                 input_ids=given["ids"][None, :rows],

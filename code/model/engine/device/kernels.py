@@ -15,10 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
-TILE = 64  # (row, query head) pairs of a program at most: its accumulator stays in registers
+from model.engine.device.launch import DEFAULT, Launch
+
 SMALLEST_TILE = 16  # tensor cores want so many
-BLOCK = 64  # keys folded at a time
-PROGRAMS_PER_PROCESSOR = 2
 MOST_PIECES = 64
 VOCABULARY_BLOCK = 4096
 
@@ -249,10 +248,10 @@ def attend(
 ) -> torch.Tensor:
     """[T, H, D]: `tree_attention` on a GPU; `processors` sizes the split of the prefix."""
     one = Layout(start, start, start)
-    tile = tile_size(query_THD, key_NKD, sequences=1)
+    tile = tile_size(query_THD, key_NKD, 1, DEFAULT)
     return _attend(
         query_THD, key_NKD, value_NKD, cache[:, None], one, 0, mask_TN, scaling, store, tile,
-        processors,
+        processors, DEFAULT,
     )  # fmt: skip
 
 
@@ -265,24 +264,27 @@ def attend_packed(
     mask: torch.Tensor,
     scaling: float,
     processors: int,
+    launch: Launch = DEFAULT,
 ) -> torch.Tensor:
     """[T, H, D]: `packed_attention` on a GPU."""
     sequences = len(layout.slots)
-    tile = tile_size(query_THD, key_TKD, sequences)
+    tile = tile_size(query_THD, key_TKD, sequences, launch)
     return _attend(
         query_THD, key_TKD, value_TKD, cache, layout, sequences, mask, scaling, True, tile,
-        processors,
+        processors, launch,
     )  # fmt: skip
 
 
-def tile_size(query_THD: torch.Tensor, key_NKD: torch.Tensor, sequences: int) -> int:
+def tile_size(
+    query_THD: torch.Tensor, key_NKD: torch.Tensor, sequences: int, launch: Launch
+) -> int:
     """(row, query head) pairs of a program, for rows spread evenly over so many sequences."""
     if query_THD.dtype == torch.float32:
         # twice the bytes and no tensor cores: a small tile keeps it in registers
         return SMALLEST_TILE
     rows, heads, _ = query_THD.shape
     pairs = triton.cdiv(rows, sequences) * (heads // key_NKD.shape[1])
-    return min(TILE, max(SMALLEST_TILE, triton.next_power_of_2(pairs)))
+    return min(launch.tile, max(SMALLEST_TILE, triton.next_power_of_2(pairs)))
 
 
 def _attend(
@@ -297,6 +299,7 @@ def _attend(
     store: bool,
     tile: int,
     processors: int,
+    launch: Launch,
 ) -> torch.Tensor:
     """Launch both kernels over a cache [2, slots, P, K, D]; 0 `sequences` as of `_attend_piece`."""
     rows, heads, dim = query_THD.shape
@@ -304,7 +307,7 @@ def _attend(
     device, groups = query_THD.device, heads // kv_heads
     is_fp32 = query_THD.dtype == torch.float32
     filled_tiles = triton.cdiv(rows * groups, tile)
-    pieces = max(1, PROGRAMS_PER_PROCESSOR * processors // (kv_heads * filled_tiles))
+    pieces = max(1, launch.programs * processors // (kv_heads * filled_tiles))
     pieces = min(MOST_PIECES, pieces)
     # each sequence's last tile may be filled in part
     tiles = filled_tiles + max(0, sequences - 1)
@@ -336,12 +339,12 @@ def _attend(
         GROUPS=groups,
         DIM=dim,
         TILE_M=tile,
-        BLOCK_N=BLOCK,
+        BLOCK_N=launch.block,
         STORE=store,
         PRECISION="ieee" if is_fp32 else "tf32",
         SEQUENCES=sequences,
-        num_warps=4,
-        num_stages=stages(is_fp32, tile),
+        num_warps=launch.warps,
+        num_stages=stages(is_fp32, tile, launch),
     )
     places = triton.next_power_of_2(pieces + 1)
     _merge[(rows * heads,)](
@@ -350,9 +353,9 @@ def _attend(
     return out
 
 
-def stages(is_fp32: bool, tile: int) -> int:
+def stages(is_fp32: bool, tile: int, launch: Launch) -> int:
     """Blocks of keys and values on their way: as many as let two programs share a processor."""
-    return 3 if not is_fp32 and tile < TILE else 2
+    return launch.stages or (3 if not is_fp32 and tile < DEFAULT.tile else 2)
 
 
 @triton.jit
