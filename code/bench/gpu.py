@@ -12,7 +12,8 @@ OUT.md and OUT.png: the bandwidth that a copy reaches, and by part
   length (only when asked for: `verify` tells it too);
 - verify: what verifying n nodes costs at several context lengths, eager and recorded, the share of
   the roofline, and what the host adds to a step;
-- costs: a step of every method that is right as often as told;
+- costs: a step of every method that is right as often as told, the seconds until it is ready, and
+  whether its text of random weights parts from vanilla's at ties only;
 - together: steps of several texts in one forward;
 - generate: Hugging Face's `generate` beside them;
 - second: verification of a second shape;
@@ -39,6 +40,7 @@ from statistics import mean, median
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+import psutil
 import torch
 import transformers
 from agreement import agreement
@@ -170,16 +172,7 @@ class Bench:
         dtype = str(settings.dtype).removeprefix("torch.")
         engine = settings.engines[-1] if settings.on_gpu else "auto"
         loaded = checkpoint.load("mini", dtype, settings.device, engine=engine)
-        checks = verify.check_methods(loaded, names, args)
-        rows = [checked.row() for checked in checks]
-        self.report.table(Table(f"Texts against vanilla's, mini, {dtype}", verify.HEADER, rows))
-        is_exact = dtype in verify.EXACT_DTYPES
-        is_good = all(checked.is_good(is_exact) for checked in checks)
-        said = verify.verdict(dtype, is_good)
-        self.report.data["honest"] = is_good
-        if not is_good:
-            raise AssertionError(said)
-        self.report.say(said)
+        self._judge("mini", verify.check_methods(loaded, names, args))
 
     def roofline(self) -> None:
         """A vanilla step of the last engine against reading its bytes once."""
@@ -269,10 +262,12 @@ class Bench:
         model.reserve(positions or self.settings.positions, sequences)
         with torch.inference_mode():
             model.cache.data.normal_()
+        before, begun = used_gib(self.settings), perf_counter()
         if model.prepare(max(NODES), Wanted()):
             self.report.say(
                 f"engine {model.engine}: graphs of up to {max(NODES)} nodes in"
-                f" {model.backend.recording_seconds:.0f} s"
+                f" {perf_counter() - begun:.0f} s; memory {before:.1f} GiB with the cache,"
+                f" {used_gib(self.settings):.1f} with the graphs"
             )
 
     def _verify_curves(self, model: Model) -> None:
@@ -316,6 +311,8 @@ class Bench:
         # in half precision another bucket may flip a near-tie, and the text would leave the known
         # one: it is forced instead
         request = Request(prompt, settings.tokens, forcing=Forcing(0, tuple(text), -1))
+        open_request = dataclasses.replace(request, forcing=None)
+        checks = []
         base = step_time(model, vanilla, request)
         rows = [StepCost("vanilla", 1, dataclasses.replace(base, drafting=0.0)).cells(base)]
         for method in methods.names():
@@ -330,6 +327,9 @@ class Bench:
             drafter = Controlled(inner, text, model.vocab_size, settings.chance, chain)
             cost = step_cost(method, model, drafter, request)
             rows.append(cost.cells(base))
+            made = generate(model, drafter, open_request)
+            checks.append(verify.MethodCheck(method, 0.0))
+            checks[-1].texts.append(verify.check_text(model, open_request, text, made))
             self.measured.costs[method] = cost.time.seconds / base.seconds
             print("  ".join(rows[-1]), flush=True)
             del inner, drafter
@@ -338,8 +338,35 @@ class Bench:
             f"Step cost of every method, {settings.shape},"
             f" right with probability {settings.chance:g} a level"
         )
-        header = ["method", "nodes", "MAT", "ms a step", "step cost", "draft ms", "speed-up"]
+        header = [
+            "method",
+            "nodes",
+            "MAT",
+            "ms a step",
+            "step cost",
+            "draft ms",
+            "speed-up",
+            "ready s",
+        ]
         self.report.table(Table(title, header, rows))
+        self._judge(f"random weights, {settings.shape}", checks)
+
+    def _judge(self, what: str, checks: list[verify.MethodCheck]) -> None:
+        """Table the comparisons with vanilla.
+
+        Raises:
+            AssertionError: texts part where no tie explains it.
+        """
+        dtype = str(self.settings.dtype).removeprefix("torch.")
+        rows = [checked.row() for checked in checks]
+        self.report.table(Table(f"Texts against vanilla's, {what}, {dtype}", verify.HEADER, rows))
+        is_exact = dtype in verify.EXACT_DTYPES
+        is_good = all(checked.is_good(is_exact) for checked in checks)
+        said = verify.verdict(dtype, is_good)
+        self.report.data[f"honest, {what}"] = is_good
+        if not is_good:
+            raise AssertionError(said)
+        self.report.say(said)
 
 
 def free(settings: Settings) -> None:
@@ -353,6 +380,14 @@ def release(settings: Settings) -> None:
     gc.collect()
     if settings.on_gpu:
         torch.cuda.empty_cache()
+
+
+def used_gib(settings: Settings) -> float:
+    """In use on the device by all, or on a CPU by this process."""
+    if settings.on_gpu:
+        free_bytes, total = torch.cuda.mem_get_info()
+        return (total - free_bytes) / (1 << 30)
+    return psutil.Process().memory_info().rss / (1 << 30)
 
 
 def texts_by_method(model: Model) -> dict[str, list[list[int]]]:
@@ -407,6 +442,8 @@ class StepCost:
     method: str
     nodes: float
     time: StepTime
+    ready: float = 0.0
+    """Seconds of recording what the method needs beside vanilla."""
 
     def cells(self, base: StepTime) -> list[str]:
         """A row of the table; `base` is vanilla's."""
@@ -419,17 +456,19 @@ class StepCost:
             f"{time.seconds / base.seconds:.2f}",
             f"{1e3 * time.drafting:.2f}",
             f"{time.accepted * base.seconds / time.seconds:.2f}",
+            f"{self.ready:.1f}",
         ]
 
 
 def step_cost(method: str, model: Model, drafter: Controlled, request: Request) -> StepCost:
     """Record what the drafter needs, then time it."""
-    needs = drafter.needs
+    needs, begun = drafter.needs, perf_counter()
     drafter.reserve(len(request.prompt_ids) + request.max_new_tokens)
     wanted = Wanted(feature_layers=needs.feature_layers, target_topk=needs.target_topk)
     model.prepare(needs.max_nodes, wanted)
+    ready = perf_counter() - begun
     time = step_time(model, drafter, request)
-    return StepCost(method, mean(drafter.sizes), time)
+    return StepCost(method, mean(drafter.sizes), time, ready)
 
 
 def step_time(model: Model, drafter: Drafter, request: Request) -> StepTime:

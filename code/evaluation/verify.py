@@ -31,6 +31,7 @@ from model.checkpoint import Loaded
 from model.contract import Drafter, Request
 from model.engine.decode import PREFILL_CHUNK, check, generate, generate_together
 from model.engine.forward import Segment, Wanted
+from model.engine.model import Model
 from model.engine.noise import PositionNoise
 from model.engine.sampling import processed
 from model.engine.sequence import Generation
@@ -122,12 +123,11 @@ class MethodCheck:
         ]
 
 
-def margin_at(loaded: Loaded, request: Request, ids: Sequence[int], position: int) -> Margin:
+def margin_at(model: Model, request: Request, ids: Sequence[int], position: int) -> Margin:
     """How far apart the two best tokens were at an output position.
 
     The logits are those of vanilla's path: prompt and `ids` up to the position.
     """
-    model = loaded.model
     rows = [*request.prompt_ids, *ids[:position]]
     for start in range(0, len(rows), PREFILL_CHUNK):
         segment = Segment.causal(0, start, rows[start : start + PREFILL_CHUNK])
@@ -163,13 +163,13 @@ def generations(
 
 
 def check_text(
-    loaded: Loaded, request: Request, vanilla_ids: list[int], generation: Generation
+    model: Model, request: Request, vanilla_ids: list[int], generation: Generation
 ) -> TextCheck:
     """Compare a method's tokens with vanilla's."""
     parts_at = _first_difference(generation.output_ids, vanilla_ids)
     margin = None
     if parts_at is not None:
-        margin = margin_at(loaded, request, vanilla_ids, parts_at)
+        margin = margin_at(model, request, vanilla_ids, parts_at)
     steps = max(1, len(generation.accept_lengths))
     mat = sum(generation.accept_lengths) / steps
     return TextCheck(len(vanilla_ids), parts_at, margin, mat)
@@ -221,7 +221,7 @@ def check_methods(loaded: Loaded, names: list[str], args: argparse.Namespace) ->
             checked = MethodCheck(name, temperature)
             made = generations(loaded, drafter, asked, args.parallel)
             for request, text, generation in zip(asked, texts, made, strict=True):
-                checked.texts.append(check_text(loaded, request, text, generation))
+                checked.texts.append(check_text(loaded.model, request, text, generation))
             checks.append(checked)
     return checks
 

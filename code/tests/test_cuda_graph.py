@@ -709,7 +709,7 @@ def test_the_gpu_bench_runs_whole_on_a_cpu(tmp_path):
     costs = next(v for k, v in found.items() if k.startswith("Step cost"))
     # a method that emits another text is named so
     assert [row[0] for row in costs["rows"]] == methods.names()
-    assert found["honest"] and not [key for key in found if key.startswith("failed")]
+    assert found["honest, mini"] and found["honest, random weights, tiny"] and not [key for key in found if key.startswith("failed")]
     together = next(v for k, v in found.items() if k.startswith("Texts together"))
     assert [row[0] for row in together["rows"]] == ["1", "4", "8", "16"]
     assert (tmp_path / "gpu.png").stat().st_size > 10_000
