@@ -6,6 +6,7 @@ import scalars  # noqa: F401  mends old interpreters
 import torch
 
 from model.engine.device import kernels
+from model.engine.device.launch import DEFAULT, Launch
 from model.engine.device.tree_attention import reference
 from model.engine.noise import PositionNoise, exponential
 from model.engine.sampling import noisy_argmax
@@ -67,11 +68,15 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
                 *(x[own].float() for x in (q, k, v)), stored[:, slot], at, seen, 0.2
             )
             stored[:, slot, at : at + own.stop - own.start] = torch.stack([k[own], v[own]]).float()
-        for processors in (1, 9)[: 1 + (rows == 24)]:
+        ways = [(1, DEFAULT), (9, DEFAULT)][: 1 + (rows == 24)]
+        if dtype == torch.float16:  # other settings of the same program
+            ways += [(9, Launch(tile=128, block=32, programs=1)), (9, Launch(block=128))]
+        for processors, launch in ways:
             written = cache.clone()
             layout = kernels.Layout(starts, slots, borders)
-            out = kernels.attend_packed(q, k, v, written, layout, mask, 0.2, processors)
-            assert (out[:rows].float() - plain[:rows]).abs().max() < tolerance, (dtype, rows_of)
+            out = kernels.attend_packed(q, k, v, written, layout, mask, 0.2, processors, launch)
+            difference = (out[:rows].float() - plain[:rows]).abs().max()
+            assert difference < tolerance, (dtype, rows_of, str(launch))
             assert not out[rows:].any()
             assert torch.equal(written.float(), stored)
 logits = torch.randn(3, 9001) * 3
