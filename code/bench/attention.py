@@ -7,7 +7,9 @@ under every launch of `CANDIDATES`, FlexAttention among them (compiled on a GPU)
 the engine cannot use, for it must know lengths ahead: PyTorch's scaled_dot_product_attention under
 a mask, and where they are installed FlashInfer and, for chains alone, FlashAttention; these do not
 store the new rows. Who differs from the reference is named and not timed. `bytes` is what reading
-keys and values once takes at the bandwidth of a copy.
+keys and values once takes at the bandwidth of a copy. On a GPU 32 layers, each with a cache of its
+own, attend one after another in one CUDA graph, as in a step: no launch from Python is timed, and
+no keys are left in the GPU's own cache from the call before.
 
 `--save` writes, for each n, the launch that is fastest over all context lengths into
 `data/attention`: from then on engines of CUDA graphs use it on this kind of card. The default is
@@ -42,6 +44,7 @@ from evaluation.report.formatting import UNKNOWN, Table
 from model.engine.backends.cuda_graph import MOST_NODES
 from model.engine.device import attention_table
 from model.engine.device.attention_table import Kind
+from model.engine.device.capture import capture
 from model.engine.device.launch import CANDIDATES, DEFAULT, Launch
 from model.engine.device.packed_attention import packed_attention
 from model.engine.device.tree_attention import reference, uses_kernel
@@ -50,13 +53,18 @@ from model.errors import UserError, first_line
 
 NODES = (1, 8, 16, 32, 64)
 CONTEXTS = {"cuda": (1024, 4096, 15_000), "cpu": (64, 256)}
-REPEATS = {"cuda": 50, "cpu": 3}
+LAYERS = {"cuda": 32, "cpu": 1}
+POSITIONS = {"cuda": 16_384, "cpu": 512}
+"""Of the cache, whatever the context, as in an engine."""
+REPEATS = {"cuda": 20, "cpu": 3}
+REPLAYS = 3
+"""Of a graph, timed together."""
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
-"""Of the largest difference from the reference."""
+"""Of the difference of a row from the reference's, relative to its length."""
 GAIN = 0.97
 """Of the default's time: what another launch must fall below."""
-Attend = Callable[[], torch.Tensor]
-"""One call over a case: [T, H, D]."""
+Attend = Callable[[int], torch.Tensor]
+"""A case's attention over the cache of a layer: [T, H, D]."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Case:
     """[T, K, D], as `value`."""
     value: torch.Tensor
     cache: torch.Tensor
-    """[2, P, K, D]."""
+    """[layers, 2, P, K, D]."""
     context: int
     mask: torch.Tensor
     """bool [T, T]."""
@@ -89,12 +97,12 @@ class Case:
         rows = self.context + len(self.key)
         return 2 * rows * self.key.shape[1] * self.key.shape[2] * self.key.element_size()
 
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of prefix and new rows, [1, K, L, D]."""
-        whole = []
-        for cached, new in ((self.cache[0], self.key), (self.cache[1], self.value)):
-            whole.append(torch.cat([cached[: self.context], new]).transpose(0, 1)[None])
-        return whole[0].contiguous(), whole[1].contiguous()
+    def rows(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each layer, keys and values of prefix and new rows, [L, K, D]."""
+        layers = []
+        for keys, values in self.cache[:, :, : self.context]:
+            layers.append((torch.cat([keys, self.key]), torch.cat([values, self.value])))
+        return layers
 
     def allowed(self) -> torch.Tensor:
         """bool [T, L]: what each row attends."""
@@ -122,7 +130,7 @@ def case(heads: tuple[int, int, int], rows: int, context: int, device: torch.dev
         query=noise(rows, query_heads, dim),
         key=noise(rows, kv_heads, dim),
         value=noise(rows, kv_heads, dim),
-        cache=noise(2, context + 256, kv_heads, dim),
+        cache=noise(LAYERS[device.type], 2, POSITIONS[device.type], kv_heads, dim),
         context=context,
         mask=mask.to(device),
     )
@@ -141,19 +149,21 @@ def launched(launch: Launch) -> Callable[[Case], Attend]:
         slots = torch.tensor([0, 0], device=device)
         first_rows = torch.tensor([0, rows, rows], device=device)
         mask = F.pad(of.mask, (0, MOST_NODES - rows))
-        cache, packed = of.cache[:, None], launch.packed()
-        return lambda: packed_attention(
-            of.query, of.key, of.value, cache, starts, slots, first_rows, mask, of.scaling, packed
+        layout, packed = (starts, slots, first_rows), launch.packed()
+        return lambda layer: packed_attention(
+            *(of.query, of.key, of.value, of.cache[layer, :, None]),
+            *(*layout, mask, of.scaling, packed),
         )
 
     return make
 
 
 def sdpa(of: Case) -> Attend:
-    keys, values = of.rows()
+    layers = [[x.transpose(0, 1)[None].contiguous() for x in rows] for rows in of.rows()]
     query, allowed = of.query.transpose(0, 1)[None], of.allowed()
 
-    def attend() -> torch.Tensor:
+    def attend(layer: int) -> torch.Tensor:
+        keys, values = layers[layer]
         out = F.scaled_dot_product_attention(query, keys, values, allowed, enable_gqa=True)
         return out[0].transpose(0, 1)
 
@@ -165,9 +175,10 @@ def flashinfer(of: Case) -> Attend:
     from flashinfer import single_prefill_with_kv_cache
     from flashinfer.quantization import packbits
 
-    keys, values = (whole[0].transpose(0, 1).contiguous() for whole in of.rows())
-    packed = packbits(of.allowed().flatten(), bitorder="little")
-    return lambda: single_prefill_with_kv_cache(of.query, keys, values, packed_custom_mask=packed)
+    layers, packed = of.rows(), packbits(of.allowed().flatten(), bitorder="little")
+    return lambda layer: single_prefill_with_kv_cache(
+        of.query, *layers[layer], packed_custom_mask=packed
+    )
 
 
 def flash_attn(of: Case) -> Attend:
@@ -176,8 +187,10 @@ def flash_attn(of: Case) -> Attend:
 
     if not of.is_chain:
         raise UserError("it has no mask for trees")
-    keys, values = (whole.transpose(1, 2).contiguous() for whole in of.rows())
-    return lambda: flash_attn_func(of.query[None], keys, values, causal=True)[0]
+    layers = of.rows()
+    return lambda layer: flash_attn_func(
+        of.query[None], *(x[None] for x in layers[layer]), causal=True
+    )[0]
 
 
 WAYS: dict[str, Callable[[Case], Attend]] = {
@@ -199,47 +212,63 @@ class Timed:
 
 def timed(of: Case) -> dict[str, Timed]:
     """Every way, one after another in every round, so that all see the same machine."""
-    expected = reference(
-        of.query, of.key, of.value, of.cache, torch.tensor([of.context], device=of.query.device),
-        of.mask, of.scaling,
-    )  # fmt: skip
+    device = of.query.device
+    start = torch.tensor([of.context], device=device)
+    expected = reference(of.query, of.key, of.value, of.cache[0], start, of.mask, of.scaling)
     found: dict[str, Timed] = {}
-    calls: dict[str, Attend] = {}
+    runs: dict[str, Callable[[], object]] = {}
     for name, make in WAYS.items():
         try:
-            call = make(of)
-            difference = (call().float() - expected.float()).abs().max().item()
+            attend = make(of)
+            difference = difference_of_rows(attend(0), expected)
+            if difference > TOLERANCE[of.query.dtype]:
+                found[name] = Timed(None, f"differs by {difference:.1%}")
+            else:
+                runs[name] = over_layers(attend, len(of.cache), device)
         except ImportError:
             found[name] = Timed(None, "not installed")
-            continue
         except Exception as error:  # each library raises types of its own
             found[name] = Timed(None, first_line(error))
-            continue
-        if difference > TOLERANCE[of.query.dtype]:
-            found[name] = Timed(None, f"differs by {difference:.3g}")
-        else:
-            calls[name] = call
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(REPEATS[of.query.device.type]):
-        for name, call in calls.items():
-            seconds[name].append(one_call(call, of.query.device))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(REPEATS[device.type]):
+        for name, run in runs.items():
+            seconds[name].append(seconds_of(run, device) / len(of.cache))
     for name, times in seconds.items():
         found[name] = Timed(1e6 * median(times))
     return {name: found[name] for name in WAYS}
 
 
-def one_call(call: Attend, device: torch.device) -> float:
-    """Seconds on the device."""
+def difference_of_rows(out: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest, relative to the row's length."""
+    rows, expected_rows = out.float().flatten(1), expected.float().flatten(1)
+    return ((rows - expected_rows).norm(dim=1) / expected_rows.norm(dim=1)).max().item()
+
+
+def over_layers(attend: Attend, layers: int, device: torch.device) -> Callable[[], object]:
+    """All layers' attention, on a GPU as one graph."""
+
+    def run() -> list[torch.Tensor]:
+        return [attend(layer) for layer in range(layers)]
+
+    if device.type != "cuda":
+        return run
+    graph, _ = capture(run, device)
+    return graph.replay
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """Of one run, on the device."""
     if device.type != "cuda":
         begun = perf_counter()
-        call()
+        run()
         return perf_counter() - begun
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    call()
+    for _ in range(REPLAYS):
+        run()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return start.elapsed_time(end) / 1e3 / REPLAYS
 
 
 def table(
@@ -295,6 +324,9 @@ def main() -> int:
     )
     args = parser.parse_args()
     device = torch.device(args.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
     config = SHAPES[args.shape]()
     heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
     bandwidth = copy_bandwidth(device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from model import methods
@@ -18,6 +19,8 @@ from model.eagle3.head import Eagle3Head, HeadConfig
 from model.engine.model import Model
 from model.index import suffix_array
 
+settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
+settings.load_profile("untimed")
 VOCAB = 48
 torch.set_num_threads(1)
 # and of the programs that tests start: several tests run beside each other

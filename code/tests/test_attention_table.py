@@ -66,8 +66,9 @@ def test_rows_are_launched_as_the_next_more_that_were_measured():
     assert str(table) == "1 rows: flex, 64 rows: split_kv warps=8"
     assert AttentionTable().of(5) == DEFAULT and not str(AttentionTable())
     assert table.without(9).of(9) == DEFAULT and table.without(9).of(64) == Launch(warps=8)
-    several = table.for_sequences(4)
+    several = table.without_flex()
     assert several.of(1) == DEFAULT and several.of(64) == Launch(warps=8)
+    assert AttentionTable("card", {64: FLEX}).of(65) == DEFAULT
 
 
 def test_a_table_survives_its_file(kind):
@@ -122,7 +123,7 @@ def drafted(model: Model) -> list[int]:
 
 def test_an_engine_attends_as_the_table_says(kind, monkeypatch):
     expected = drafted(Model(qwen3(layers=2)))
-    attention_table.save(kind, {1: DEFAULT, 384: FLEX}, {})
+    attention_table.save(kind, {1: DEFAULT, 64: FLEX}, {})
     rows, real = [], flex.attend_packed
 
     def counted(query, *more):
@@ -135,14 +136,23 @@ def test_an_engine_attends_as_the_table_says(kind, monkeypatch):
         warnings.filterwarnings("error", message="attention|engine")
         assert drafted(model) == expected
     assert rows and min(rows) > 1
-    assert model.engine == "cuda_graph" and str(model.backend.attention) == "384 rows: flex"
+    assert model.engine == "cuda_graph" and str(model.backend.attention) == "64 rows: flex"
+
+
+def test_several_sequences_are_not_served_by_flex(kind):
+    attention_table.save(kind, {1: FLEX, 64: Launch(warps=8)}, {})
+    model = Model(qwen3(layers=2), engine="cuda_graph")
+    for slots, first in ((1, FLEX), (2, DEFAULT)):
+        model.reserve(100, slots)
+        assert model.backend.attention.of(1) == first
+        assert model.backend.attention.of(9) == Launch(warps=8)
 
 
 @pytest.mark.parametrize("fault", ("raises", "differs"))
 def test_attention_that_does_not_work_is_left_for_the_default(fault, kind, monkeypatch):
     """A bucket at a time; the engine stays."""
     expected = drafted(Model(qwen3(layers=2)))
-    attention_table.save(kind, {384: FLEX}, {})
+    attention_table.save(kind, {64: FLEX}, {})
 
     def broken(query, *more):
         if fault == "raises":

@@ -104,14 +104,14 @@ class Forwards:
         return outputs
 
 
-def recorded_chain(model: Model, most: int, confidence: float) -> ChainGraph | None:
-    """Chains of up to `most` tokens that end on the device, else such as the host cuts.
+def recorded_chain(model: Model, most: int, config: Config) -> ChainGraph | None:
+    """Chains of up to `most` tokens; where they may be shorter, they end on the device if they can.
 
-    None where neither can be recorded. Each that cannot is a warning.
+    None where they cannot be recorded. Each way that cannot is a warning.
     """
-    simpler = ChainGraph(model, min(CHAIN, most) if confidence else most)
-    ways = [(simpler, "step by step")]
-    if can_branch(model.device):
+    confidence = config.sps_confidence
+    ways = [(ChainGraph(model, min(CHAIN, most) if confidence else most), "step by step")]
+    if ends_early(config) and can_branch(model.device):
         ways.insert(0, (ChainGraph(model, most, confidence, branches=True), "without branches"))
     for chain, otherwise in ways:
         why = "gives other tokens than step by step"
@@ -207,6 +207,11 @@ class Drawn:
     distribution: torch.Tensor | None = None
 
 
+def ends_early(config: Config) -> bool:
+    """Are there drafts shorter than the longest one?"""
+    return bool(config.sps_confidence) or config.sps_schedule == "heuristic"
+
+
 class Sps(Drafter):
     def __init__(self, config: Config, draft_model: Model, vocab_size: int) -> None:
         self.config = config
@@ -243,8 +248,7 @@ class Sps(Drafter):
                 model.prepare(RECORDED_ROWS, Wanted(), draws)
             self._forwards.chain = None
             if isinstance(model.backend, CudaGraph) and self._most > 1:
-                chain = recorded_chain(model, self._most, self.config.sps_confidence)
-                self._forwards.chain = chain
+                self._forwards.chain = recorded_chain(model, self._most, self.config)
             self._forwards.recorded = model.cache
 
     def start(self, request: Request, prefill: Prefill) -> None:

@@ -28,7 +28,7 @@ from model.eagle3.tree import (
     scored,
     select,
 )
-from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.capture import Captures, StepBuffer
 from model.engine.device.merged_linears import compiled, move_together
 from model.engine.device.tree_attention import tree_attention
 
@@ -54,7 +54,7 @@ class DraftGraph:
         self._select = compiled(select) if fused else select
         self._order = torch.arange(MOST_ROWS, device=cache.device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._pool: object = None
+        self._captures = Captures(cache.device)
 
     @torch.inference_mode()
     def prepare(self) -> bool:
@@ -99,9 +99,7 @@ class DraftGraph:
 
     def _replay(self, rows: int) -> torch.Tensor:
         if rows not in self._graphs:
-            made = capture(lambda: self.body(rows), self._features.device, self._pool)
-            self._graphs[rows] = made
-            self._pool = self._pool or made[0].pool()
+            self._graphs[rows] = self._captures.capture(lambda: self.body(rows))
         graph, packed = self._graphs[rows]
         graph.replay()
         return packed

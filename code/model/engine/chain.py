@@ -21,7 +21,7 @@ import torch
 from model.engine.backends.cuda_graph import MOST_NODES, CudaGraph, DeviceStep
 from model.engine.backends.eager import uncompiled
 from model.engine.device.branch import run_if
-from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.capture import Captures, StepBuffer
 from model.engine.device.draw import draw
 from model.engine.device.merged_linears import compiled
 from model.engine.device.reading import to_host
@@ -104,7 +104,7 @@ class ChainGraph:
         self._likelihood = compiled(likelihood) if backend.fused else likelihood
         self._write = compiled(write) if backend.fused else write
         self._graphs: dict[ChainKey, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
-        self._pool: object = None
+        self._captures = Captures(device)
 
     @property
     def length(self) -> int:
@@ -181,9 +181,7 @@ class ChainGraph:
 
     def _replay(self, key: ChainKey) -> torch.Tensor:
         if key not in self._graphs:
-            made = capture(lambda: self.body(key), self._order.device, self._pool)
-            self._graphs[key] = made
-            self._pool = self._pool or made[0].pool()
+            self._graphs[key] = self._captures.capture(lambda: self.body(key))
         graph, packed = self._graphs[key]
         graph.replay()
         return packed

@@ -85,15 +85,12 @@ def piece(
 BY_DEFAULT = (
     {"dtype": "bf16", "tile": 16},
     {"dtype": "bf16", "tile": 64},
-    {"dtype": "bf16", "tile": 16, "store": False},
     {"dtype": "bf16", "tile": 64, "store": False},
     {"dtype": "bf16", "tile": 16, "sequences": 2},
     {"dtype": "bf16", "tile": 64, "sequences": 16},
-    {"dtype": "bf16", "tile": 16, "dim": 64, "store": False},
     {"dtype": "bf16", "tile": 64, "dim": 64, "sequences": 2},
     {"dtype": "fp32", "tile": 16},
-    {"dtype": "fp32", "tile": 16, "store": False},
-    {"dtype": "fp32", "tile": 16, "dim": 64, "sequences": 2},
+    {"dtype": "fp32", "tile": 16, "dim": 64, "store": False},
 )
 for how in BY_DEFAULT:
     shared = piece(DEFAULT, **how).metadata.shared

@@ -30,7 +30,7 @@ from model.engine.backends.eager import Eager, uncompiled
 from model.engine.cache import KVCache
 from model.engine.device import attention_table
 from model.engine.device.attention_table import AttentionTable, Kind
-from model.engine.device.capture import StepBuffer, capture
+from model.engine.device.capture import Captures, StepBuffer
 from model.engine.device.draw import draw
 from model.engine.device.launch import DEFAULT
 from model.engine.device.packed_attention import packed_attention
@@ -197,7 +197,7 @@ class CudaGraph(Backend):
         self._graphs: dict[GraphKey, tuple[torch.cuda.CUDAGraph | None, Output | None]] = {}
         self._attention = self._measured_attention()
         self._mover: Callable[[], None] | None = None
-        self._pool: object = None
+        self._captures = Captures(device)
         self._pending: list[Move] = []
         self._bits = torch.arange(64, device=device)
         self._seconds = 0.0
@@ -300,7 +300,9 @@ class CudaGraph(Backend):
         shape, device = self.shape, self.cache.data.device
         card = attention_table.card_of(device)
         kind = Kind(card, shape.heads, shape.kv_heads, shape.head_dim, self.network.dtype)
-        return attention_table.load(kind).for_sequences(self.cache.slots)
+        table = attention_table.load(kind)
+        is_compiled = self.fused or device.type != "cuda"
+        return table if is_compiled and self.cache.slots == 1 else table.without_flex()
 
     @property
     def recording_seconds(self) -> float:
@@ -320,7 +322,7 @@ class CudaGraph(Backend):
         if is_to_move:
             self._mover()
         if key not in self._graphs:
-            self._graphs[key] = self._captured(key) if self._is_captured else (None, None)
+            self._graphs[key] = self._captured(key)
         graph, output = self._graphs[key]
         if graph is None or output is None:
             output = self.body(key)
@@ -328,10 +330,10 @@ class CudaGraph(Backend):
             graph.replay()
         return output.first_rows(used)
 
-    def _captured(self, key: GraphKey) -> tuple[torch.cuda.CUDAGraph, Output]:
-        graph, output = capture(lambda: self.body(key), self.cache.data.device, self._pool)
-        self._pool = self._pool or graph.pool()
-        return graph, output
+    def _captured(self, key: GraphKey) -> tuple[torch.cuda.CUDAGraph | None, Output | None]:
+        if not self._is_captured:
+            return None, None
+        return self._captures.capture(lambda: self.body(key))
 
     def _fill(self, rows: int, segments: list[Segment], wanted: Wanted) -> int:
         """Write a step's inputs into the host buffer; returns the rows that are no padding.
@@ -415,8 +417,7 @@ class CudaGraph(Backend):
         self._inputs.send()
         mover = self.move_rows
         if self._is_captured:
-            graph, _ = capture(self.move_rows, self.cache.data.device, self._pool)
-            self._pool = self._pool or graph.pool()
+            graph, _ = self._captures.capture(self.move_rows)
             mover = graph.replay
         if not self._moves_rightly(mover):
             raise BackendFailed("accepted rows are moved elsewhere")

@@ -20,6 +20,8 @@ from model.errors import UserError
 from model.paths import DATA
 
 FOLDER = DATA / "attention"
+FLEX_ROWS = 64
+"""More are not asked of FlexAttention."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,16 @@ class AttentionTable:
             return DEFAULT
         measured = sorted(self.launches)
         nearest = next((size for size in measured if size >= rows), measured[-1])
-        return self.launches[nearest]
+        launch = self.launches[nearest]
+        return DEFAULT if launch.kernel == "flex" and rows > FLEX_ROWS else launch
 
     def without(self, rows: int) -> AttentionTable:
         """So many rows launched by default."""
         return AttentionTable(self.name, {**self.launches, rows: DEFAULT})
 
-    def for_sequences(self, sequences: int) -> AttentionTable:
-        """What serves so many: FlexAttention serves one alone."""
-        if sequences == 1:
-            return self
+    def without_flex(self) -> AttentionTable:
+        """For several sequences: FlexAttention serves one alone; and for steps that are not
+        compiled: it would not be either."""
         launches = {
             rows: DEFAULT if launch.kernel == "flex" else launch
             for rows, launch in self.launches.items()

@@ -73,17 +73,55 @@ def capture(
             for _ in range(WARM_UP_RUNS):
                 body()
         before.wait_stream(stream)
+        forget_workspaces()
         with torch.cuda.graph(graph, pool=pool, stream=stream):
             result = body()
     except Exception as error:
-        cause = error.__context__ or error
+        cause = first_cause(error)
         _come_back(before, device, cause)
         _leave_pool(device, pool)
         raise cause from None  # ending a broken capture raises an error of its own
     finally:
+        forget_workspaces()
         if was_collecting:
             gc.enable()
     return graph, result
+
+
+class Captures:
+    """Graphs of one device that share their memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def capture(self, body: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+        """As the function of this name does. Behind one that failed memory is not shared: PyTorch
+        2.11 takes the pool for one that is still recorded to."""
+        try:
+            made = capture(body, self._device, self._pool)
+        except Exception:
+            self._pool = None
+            raise
+        self._pool = self._pool or made[0].pool()
+        return made
+
+
+def forget_workspaces() -> None:
+    """Have the matrix library ask for memory anew: a graph's is then from the graph's own pool.
+
+    A workspace that a stream has is used by all graphs captured on it, and freed with the first of
+    them that goes (PyTorch 2.12 and 2.13): the others would write into memory of somebody else.
+    """
+    if clear := getattr(torch._C, "_cuda_clearCublasWorkspaces", None):
+        clear()
+
+
+def first_cause(error: Exception) -> Exception:
+    """What was raised first: ending a broken capture raises errors of its own, one in another."""
+    while isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
 
 
 def _leave_pool(device: torch.device, pool: Any) -> None:

@@ -14,10 +14,11 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions, flex_attention
 
 BLOCK = 128
 """Keys, and rows, of a block."""
+SMALLEST_TILE, LARGEST_TILE = 16, 64
 
 
 def attend_packed(
@@ -36,31 +37,34 @@ def attend_packed(
     """
     attend = compiled() if query_RHD.is_cuda else stored_and_attended
     start, rows = starts[:1], first_rows[1:2]
-    return attend(query_RHD, key_RKD, value_RKD, cache, start, rows, mask_RW, scaling)
+    # the slot is taken here: of a view made inside, Inductor would copy the whole cache
+    return attend(query_RHD, key_RKD, value_RKD, cache[:, 0], start, rows, mask_RW, scaling)
 
 
 @functools.cache
 def compiled() -> Callable[..., torch.Tensor]:
-    """One compiled function for all layers and sizes."""
-    return torch.compile(stored_and_attended)
+    """One function for all layers, compiled for each number of rows: a kernel for any number would
+    keep the tile that its first one took, and so depend on their order."""
+    return torch.compile(stored_and_attended, dynamic=False)
 
 
 def stored_and_attended(
     query_RHD: torch.Tensor,
     key_RKD: torch.Tensor,
     value_RKD: torch.Tensor,
-    cache: torch.Tensor,
+    cached: torch.Tensor,
     start: torch.Tensor,
     rows: torch.Tensor,
     mask_RW: torch.Tensor,
     scaling: float,
 ) -> torch.Tensor:
-    """The new rows, of which `rows` [1] count, behind `start` [1] cached ones; and attention."""
-    positions = cache.shape[2]
+    """The new rows, of which `rows` [1] count, written behind the `start` [1] ones that are
+    `cached` [2, P, K, D]; and attention."""
+    positions = cached.shape[1]
     order = torch.arange(len(query_RHD), device=query_RHD.device)
     places = torch.where(order < rows, start + order, positions - 1)
-    cache[:, 0].index_copy_(1, places, torch.stack([key_RKD, value_RKD]))
-    keys, values = (rows_of.transpose(0, 1)[None] for rows_of in cache[:, 0])
+    cached.index_copy_(1, places, torch.stack([key_RKD, value_RKD]))
+    keys, values = (of_all.transpose(0, 1)[None] for of_all in cached)
     out = flex_attention(
         query_RHD.transpose(0, 1)[None],
         keys,
@@ -68,9 +72,17 @@ def stored_and_attended(
         block_mask=blocks(start, rows, mask_RW, positions),
         scale=scaling,
         enable_gqa=query_RHD.shape[1] != key_RKD.shape[1],
+        kernel_options=tile(query_RHD, key_RKD),
     )
     assert isinstance(out, torch.Tensor)
     return out[0].transpose(0, 1).contiguous()
+
+
+def tile(query_RHD: torch.Tensor, key_RKD: torch.Tensor) -> FlexKernelOptions:
+    """(row, query head) pairs of a program, as many as there are: left to itself, PyTorch 2.13 asks
+    for more than it has a kernel for from 33 rows of four query heads on."""
+    pairs = len(query_RHD) * query_RHD.shape[1] // key_RKD.shape[1]
+    return {"BLOCK_M": min(LARGEST_TILE, max(SMALLEST_TILE, 1 << (pairs - 1).bit_length()))}
 
 
 def blocks(
