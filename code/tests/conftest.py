@@ -27,6 +27,11 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start clusters come first: at the end a minute or two of one would go on alone."""
+    items.sort(key=lambda item: item.path.name != "test_pool.py")
+
+
 def qwen3(
     seed: int = 0, layers: int = 8, hidden: int = 32, spread: float = 0.6
 ) -> Qwen3ForCausalLM:

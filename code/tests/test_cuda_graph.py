@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import inference
+from evaluation import inference, verify
 from evaluation.running import runner
 from model import methods
 from model.contract import Draft, Request
@@ -764,6 +764,25 @@ def test_the_gpu_bench_takes_a_gpu_without_a_number_for_the_first(monkeypatch):
     for name in ("cuda", "cuda:2"):
         gpu.use_gpu(name)
     assert taken == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "roundings", "is_good"),
+    ((torch.float32, 0.0, False), (torch.bfloat16, 0.5, True), (torch.bfloat16, 9.0, False)),
+)
+def test_the_gpu_bench_fails_texts_that_part_at_no_tie(dtype, roundings, is_good, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
+    import gpu
+
+    margin = verify.Margin(scores=roundings, rounding=1.0)
+    checked = verify.MethodCheck("pld", 0.0, [verify.TextCheck(9, 4, margin, 1.5)])
+    said = []
+    report = SimpleNamespace(data={}, table=said.append, say=said.append)
+    bench = SimpleNamespace(settings=SimpleNamespace(dtype=dtype), report=report)
+    expected = contextlib.nullcontext() if is_good else pytest.raises(AssertionError)
+    with expected:
+        gpu.Bench._judge(bench, "mini", [checked])
+    assert report.data["honest, mini"] is is_good and said
 
 
 def test_buckets_cover_every_published_draft(target, load):
