@@ -116,6 +116,36 @@ def test_flex_attention_is_the_operators(rows, padding, start, heads, seed):
     assert torch.equal(results[0][1], results[1][1])
 
 
+@settings(max_examples=60)
+@given(
+    start=st.integers(0, 400),
+    rows=st.integers(1, 40),
+    padding=st.integers(0, 99),
+    seed=st.integers(0, 99),
+)
+def test_flex_attentions_blocks_cover_what_is_attended(start, rows, padding, seed):
+    """By brute force: a compiled kernel looks at no other block, and masks no whole one."""
+    torch.manual_seed(seed)
+    positions, total = 512, rows + padding
+    mask = torch.zeros(total, 128, dtype=torch.bool)
+    mask[:rows, :rows] = (torch.rand(rows, rows) < 0.5).tril() | torch.eye(rows, dtype=torch.bool)
+    found = flex.blocks(torch.tensor([start]), torch.tensor([rows]), mask, positions)
+    attended = torch.zeros(total, positions, dtype=torch.bool)
+    attended[:, :start] = True
+    attended[:rows, start : start + rows] = mask[:rows, :rows]
+    row, position = torch.arange(total)[:, None], torch.arange(positions)[None, :]
+    assert torch.equal(found.mask_mod(0, 0, row, position), attended)
+    by_block = attended.view(total, -1, flex.BLOCK)
+    for of_rows in range(-(-total // flex.BLOCK)):
+        masked = found.kv_indices[0, 0, of_rows, : found.kv_num_blocks[0, 0, of_rows]].tolist()
+        count = found.full_kv_num_blocks[0, 0, of_rows]
+        whole = found.full_kv_indices[0, 0, of_rows, :count].tolist()
+        assert len({*masked, *whole}) == len(masked) + len(whole)
+        assert by_block[:, whole].all()
+        others = [i for i in range(by_block.shape[1]) if i not in {*masked, *whole}]
+        assert not by_block[:, others].any()
+
+
 def drafted(model: Model) -> list[int]:
     request = Request(PROMPT, 20, 0.7)
     return generate(model, methods.load("recycling", model), request).output_ids

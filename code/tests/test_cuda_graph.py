@@ -443,9 +443,10 @@ def test_drafts_of_a_chain_graph_are_those_step_by_step(
     assert len(used) > 20 and max(used) > 1
 
 
-def test_a_branching_chain_drafts_no_token_in_vain(graphed, artefacts, monkeypatch):
+@pytest.mark.parametrize("options", ({"sps_confidence": 0.5}, {"sps_schedule": "heuristic"}))
+def test_a_branching_chain_drafts_no_token_in_vain(options, graphed, artefacts, monkeypatch):
     """As many forwards of the draft model as tokens drafted, whatever ended the drafts."""
-    drafter = methods.load("sps", graphed, {**artefacts["sps"], "sps_confidence": 0.5})
+    drafter = methods.load("sps", graphed, {**artefacts["sps"], **options})
     taken = []
     real = ChainGraph._take
     monkeypatch.setattr(
