@@ -41,6 +41,7 @@ from tqdm import tqdm
 from evaluation.command import Parser, run_command, summary
 from evaluation.records.writer import write_atomically
 from evaluation.report.formatting import UNKNOWN, Table
+from evaluation.running.build import checked_device
 from model.engine.backends.cuda_graph import MOST_NODES
 from model.engine.device import attention_table
 from model.engine.device.attention_table import Kind
@@ -323,9 +324,8 @@ def main() -> int:
         "--save", action="store_true", help="have engines on this card use what is fastest"
     )
     args = parser.parse_args()
-    device = torch.device(args.device)
+    device = checked_device(args.device)
     if device.type == "cuda":
-        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     config = SHAPES[args.shape]()
     heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)

@@ -52,6 +52,7 @@ from random_models import SHAPES, random_drafter, random_network
 from evaluation import verify
 from evaluation.command import Parser, run_command, summary
 from evaluation.report.formatting import UNKNOWN, Table
+from evaluation.running.build import checked_device
 from model import checkpoint, methods
 from model.contract import Drafter, Forcing, Request
 from model.engine.decode import generate
@@ -569,6 +570,7 @@ def parse() -> Settings:
     )
     parser.add_argument("--out", type=Path, default=Path("gpu"))
     args = parser.parse_args()
+    args.device = str(checked_device(args.device))
     args.parts = parts_of(args.parts)
     if not args.parts:
         left_out = {"roofline"} if args.second else {"roofline", "second"}
@@ -594,11 +596,6 @@ def parts_of(words: list[str]) -> list[str]:
     return names
 
 
-def use_gpu(device: str) -> None:
-    """Make it the current one; a name without a number is the first."""
-    torch.cuda.set_device(torch.device(device).index or 0)
-
-
 def measured_attention(settings: Settings) -> str:
     """What `bench/attention.py --save` has written for this card and shape; empty for nothing."""
     config, device = SHAPES[settings.shape](), torch.device(settings.device)
@@ -612,7 +609,7 @@ def main() -> None:
     report = Report(settings.out, BEGUN)
     warnings.simplefilter("default")
     if settings.on_gpu:
-        use_gpu(settings.device)
+        torch.cuda.set_device(settings.device)
     device = torch.cuda.get_device_name() if settings.on_gpu else "CPU"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     report.data["machine"] = {"device": device, **versions}

@@ -757,14 +757,21 @@ def test_parts_of_the_gpu_bench_are_named_with_commas_or_spaces(monkeypatch):
 
 
 def test_the_gpu_bench_takes_a_gpu_without_a_number_for_the_first(monkeypatch):
+    """PyTorch itself refuses to make such a device the current one."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
     import gpu
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     taken = []
     monkeypatch.setattr(torch._C, "_cuda_setDevice", taken.append, raising=False)
-    for name in ("cuda", "cuda:2"):
-        gpu.use_gpu(name)
-    assert taken == [0, 2]
+    for flags in ([], ["--device", "cuda"], ["--device", "cuda:2"]):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *flags])
+        torch.cuda.set_device(gpu.parse().device)
+    assert taken == [0, 0, 2]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cuda:3"])
+    with pytest.raises(UserError, match="PyTorch sees 3 GPU"):
+        gpu.parse()
 
 
 @pytest.mark.parametrize(

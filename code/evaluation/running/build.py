@@ -31,25 +31,32 @@ PROMPT_POSITIONS = 1024
 """Tokens of a prompt, for the estimate of memory before anything is loaded."""
 
 
+def checked_device(name: str) -> torch.device:
+    """A GPU with its number; raises UserError for a device that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device is cpu, cuda or cuda:N, not '{name}'") from None
+    if device.type != "cuda":
+        return device
+    gpus, index = torch.cuda.device_count(), device.index or 0
+    if index >= max(1, gpus):
+        raise UserError(f"--device {name}: PyTorch sees {gpus} GPU(s)")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda: PyTorch finds no GPU; use --device cpu, or install a CUDA build of"
+            " torch"
+        )
+    return torch.device("cuda", index)
+
+
 def resolved_model(spec: ModelSpec) -> ModelSpec:
     """The device asked for or found, and the number type that suits it.
 
     Raises UserError for a device that is not there.
     """
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        index = torch.device(device).index or 0
-    except RuntimeError:
-        raise UserError(f"--device is cpu, cuda or cuda:N, not '{device}'") from None
-    is_gpu = device.startswith("cuda")
-    gpus = torch.cuda.device_count()
-    if is_gpu and index >= max(1, gpus):
-        raise UserError(f"--device {device}: PyTorch sees {gpus} GPU(s)")
-    if is_gpu and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: PyTorch finds no GPU; use --device cpu, or install a CUDA build of"
-            " torch"
-        )
+    is_gpu = checked_device(device).type == "cuda"
     dtype = spec.dtype
     if dtype == "auto":
         dtype = "bfloat16" if is_gpu else "float32"
