@@ -217,6 +217,7 @@ def test_the_default_is_left_for_a_clear_winner(microseconds, fastest):
     assert bench.fastest_launch(contexts) == fastest
 
 
+@pytest.mark.slow
 def test_the_bench_writes_what_it_found_fastest(tmp_path):
     command = [sys.executable, "bench/attention.py", "--device", "cpu", "--save"]
     run = subprocess.run(
