@@ -24,7 +24,7 @@ torch.manual_seed(0)
 # the interpreter is slow: in half precision the small shapes suffice
 for dtype, tolerance, shapes in (
     (torch.float32, 1e-5, SHAPES),
-    (torch.float16, 3e-3, SHAPES[:4]),
+    (torch.float16, 3e-3, SHAPES[:2]),
 ):
     for rows, new, heads, kv_heads, dim, positions, start in shapes:
         q = torch.randn(rows, heads, dim).to(dtype)
