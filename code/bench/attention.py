@@ -2,8 +2,8 @@
 
     python bench/attention.py [--shape qwen3-8b] [--out attention.json] [--save]
 
-n new rows, a random tree, over a cached prefix, as a step of the engine attends them: our kernel
-under every launch of `CANDIDATES`, FlexAttention among them (compiled on a GPU). Beside them what
+n new rows, a random tree, over a cached prefix, as a step of the engine attends them, by every
+launch of `CANDIDATES`: our kernel's settings, and FlexAttention (compiled on a GPU). Beside it what
 the engine cannot use, for it must know lengths ahead: PyTorch's scaled_dot_product_attention under
 a mask, and where they are installed FlashInfer and, for chains alone, FlashAttention; these do not
 store the new rows. Who differs from the reference is named and not timed. `bytes` is what reading
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -272,16 +272,13 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return start.elapsed_time(end) / 1e3 / REPLAYS
 
 
-def table(
-    context: int, cases: list[Case], found: list[dict[str, Timed]], bandwidth: float
-) -> Table:
+def table(context: int, by_bytes: list[float], found: list[dict[str, Timed]]) -> Table:
     """Of one context length: a row for each way that was timed at all, the fastest marked."""
-    by_bytes = [f"{1e6 * of.bytes_read / bandwidth:.1f} " for of in cases]
-    rows = [["bytes", *by_bytes]]
+    rows = [["bytes", *(f"{microseconds:.1f} " for microseconds in by_bytes)]]
     for name in WAYS:
         if any(of_case[name].microseconds is not None for of_case in found):
             rows.append([name, *(cell(name, of_case) for of_case in found)])
-    return Table("", (f"{context} tokens", *(str(len(of.query)) for of in cases)), rows)
+    return Table("", (f"{context} tokens", *(str(nodes) for nodes in NODES)), rows)
 
 
 def cell(name: str, found: dict[str, Timed]) -> str:
@@ -314,6 +311,29 @@ def saved(kind: Kind, by_rows: dict[int, list[dict[str, Timed]]]) -> Path:
     return attention_table.save(kind, launches, versions)
 
 
+def untimed(by_rows: dict[int, list[dict[str, Timed]]]) -> dict[str, list[str]]:
+    """Who was not timed, by why."""
+    reasons: dict[str, list[str]] = {}
+    for of_contexts in by_rows.values():
+        for found in of_contexts:
+            for name, of_way in found.items():
+                names = reasons.setdefault(of_way.why_not, [])
+                if name not in names:
+                    names.append(name)
+    reasons.pop("", None)
+    return reasons
+
+
+def as_data(by_rows: dict[int, list[dict[str, Timed]]], contexts: Sequence[int]) -> list[dict]:
+    """The figures for a file."""
+    data = []
+    for nodes, of_contexts in by_rows.items():
+        for context, found in zip(contexts, of_contexts, strict=True):
+            times = {name: of_way.microseconds for name, of_way in found.items()}
+            data.append({"context": context, "nodes": nodes, "microseconds": times})
+    return data
+
+
 def main() -> int:
     parser = Parser(description=summary(__doc__))
     has_gpu = torch.cuda.is_available()
@@ -330,30 +350,24 @@ def main() -> int:
     config = SHAPES[args.shape]()
     heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
     bandwidth = copy_bandwidth(device)
-    data = []
     by_rows: dict[int, list[dict[str, Timed]]] = {nodes: [] for nodes in NODES}
-    reasons: dict[str, dict[str, None]] = {}
     print(f"microseconds of one layer's attention by new rows, {args.shape}; * is the fastest")
     for context in CONTEXTS[device.type]:
-        cases = [case(heads, nodes, context, device) for nodes in NODES]
-        of_context = []
-        for of in tqdm(cases, unit="case", desc=f"{context} tokens", leave=False):
+        by_bytes, of_context = [], []
+        for nodes in tqdm(NODES, unit="case", desc=f"{context} tokens", leave=False):
+            of = case(heads, nodes, context, device)  # gigabytes: one at a time
+            by_bytes.append(1e6 * of.bytes_read / bandwidth)
             with torch.inference_mode():
                 of_context.append(timed(of))
-        for nodes, found in zip(NODES, of_context, strict=True):
-            by_rows[nodes].append(found)
-            times = {name: t.microseconds for name, t in found.items()}
-            data.append({"context": context, "nodes": nodes, "microseconds": times})
-            for name, of_way in found.items():
-                if of_way.why_not:
-                    reasons.setdefault(of_way.why_not, {})[name] = None
+            by_rows[nodes].append(of_context[-1])
         print()
-        print(table(context, cases, of_context, bandwidth).text())
+        print(table(context, by_bytes, of_context).text())
     print()
-    for reason, names in reasons.items():
+    for reason, names in untimed(by_rows).items():
         print(f"note: {reason}: {', '.join(names)}")
     if args.out:
-        write_atomically(args.out, json.dumps({"shape": args.shape, "rows": data}, indent=1) + "\n")
+        figures = {"shape": args.shape, "rows": as_data(by_rows, CONTEXTS[device.type])}
+        write_atomically(args.out, json.dumps(figures, indent=1) + "\n")
     if args.save:
         kind = Kind(attention_table.card_of(device), *heads, dtype_on(device))
         print(f"written: {saved(kind, by_rows)}")
